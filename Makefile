@@ -1,0 +1,53 @@
+# Two commands: `make serve` and `make test`. Both prepare .venv first, from hash-pinned packages; `make setup` does
+# that alone. A machine needs Python 3.11 or newer, make and a C++ compiler (hnswlib comes as source).
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check unit stubs lock clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Prepare .venv: about two minutes the first time
+
+$(READY): requirements/build.txt requirements/dev.txt pyproject.toml clients/python/pyproject.toml
+	@PYTHON='$(PYTHON)' sh scripts/check_machine.sh
+	@echo "Preparing $(VENV) (hnswlib is compiled: about two minutes the first time)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --require-hashes --no-deps -r requirements/build.txt
+	@$(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e . -e clients/python
+	@touch $@
+
+serve: $(READY)  ## Train on the bundled data if there is no snapshot yet, then serve on 127.0.0.1:50051
+	@exec $(BIN)/annserve serve --demo
+
+test: check unit  ## Run every check and test
+
+check: $(READY)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@$(BIN)/buf breaking --against proto/released.binpb
+	@$(BIN)/python scripts/generate.py --check
+	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs current"
+
+unit: $(READY)
+	@$(BIN)/python -m pytest -q
+
+stubs: $(READY)  ## Generate the stubs after a change of proto/
+	@$(BIN)/python scripts/generate.py
+
+lock: $(READY)  ## Pin the newest allowed versions of every package, with hashes
+	@sh scripts/lock.sh
+
+clean:  ## Remove .venv and everything built; snapshots stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

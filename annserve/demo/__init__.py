@@ -1,0 +1,14 @@
+"""The bundled data: a year of a gift shop's sales, so that the first minute shows real recommendations.
+
+Online Retail, by Dr Daqing Chen, CC0; see ``online_retail/README.md``.
+"""
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "online_retail"
+
+INTERACTIONS = _FOLDER / "interactions.parquet"
+"""One row per invoice line of a known customer: `customer_id`, `item_id`, `quantity`, `time`."""
+
+ITEMS = _FOLDER / "items.parquet"
+"""One row per product: `item_id`, `name` and what else is known of it."""

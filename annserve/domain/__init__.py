@@ -1,0 +1,1 @@
+"""Values, errors and ports. Imports nothing else of annserve."""

@@ -1,0 +1,200 @@
+"""One class per reason a thing can be refused. No transport here: `service.status` maps each to a code.
+
+::
+
+    AnnserveError
+    ├── InvalidArgumentError            a request or argument is wrong whatever the state
+    ├── UnknownItemError, UnknownUserError   a strict request names an id without a vector
+    ├── SnapshotNotHereError            a pinned snapshot is not the one being served
+    ├── NoSnapshotError                 nothing to serve yet
+    ├── DeadlineExceededError           the caller's time is up
+    ├── FoldInUnavailableError          the snapshot has no fold-in constants
+    ├── SnapshotRefusedError            a snapshot that must not be loaded
+    │   ├── SnapshotIncompleteError, SnapshotChecksumError, SnapshotFormatError
+    │   └── SnapshotSchemaError, SnapshotRecallError
+    ├── BuildError                      a snapshot that must not be built
+    │   ├── BadVectorsError, DuplicateIdsError, RecallNotReachedError
+    └── InputError                      a file or column the user named cannot be used
+        └── TooManyBadRowsError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class AnnserveError(Exception):
+    """The base of every refusal. ``metadata`` holds, as strings, every value the text mentions."""
+
+    reason: ClassVar[str]
+
+    def __init__(self, message: str, **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = {name: str(value) for name, value in metadata.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldViolation:
+    """One wrong field: its path (``options.page_size``) and what must hold."""
+
+    field: str
+    description: str
+
+
+class InvalidArgumentError(AnnserveError):
+    """One or more fields are outside what the contract allows."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__(
+            "; ".join(f"{violation.field}: {violation.description}" for violation in violations),
+            fields=",".join(violation.field for violation in violations),
+        )
+        self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, field: str, description: str) -> InvalidArgumentError:
+        """Return the error of a single field."""
+        return cls([FieldViolation(field=field, description=description)])
+
+
+class UnknownItemError(AnnserveError):
+    """A strict request names items that have no vector in the snapshot being served."""
+
+    reason = "UNKNOWN_ITEM"
+
+    def __init__(self, item_id: str, snapshot_id: str) -> None:
+        super().__init__(
+            f"item {item_id!r} has no vector in snapshot {snapshot_id!r}", item_id=item_id, snapshot_id=snapshot_id
+        )
+
+
+class UnknownUserError(AnnserveError):
+    """A strict request names a user that has no vector in the snapshot being served."""
+
+    reason = "UNKNOWN_USER"
+
+    def __init__(self, user_id: str, snapshot_id: str) -> None:
+        super().__init__(
+            f"user {user_id!r} has no vector in snapshot {snapshot_id!r}", user_id=user_id, snapshot_id=snapshot_id
+        )
+
+
+class SnapshotNotHereError(AnnserveError):
+    """The request pins a snapshot that this instance does not serve."""
+
+    reason = "SNAPSHOT_NOT_HERE"
+
+    def __init__(self, wanted_id: str, snapshot_id: str) -> None:
+        super().__init__(
+            f"snapshot {wanted_id!r} is not served here, {snapshot_id!r} is",
+            wanted_id=wanted_id,
+            snapshot_id=snapshot_id,
+        )
+
+
+class NoSnapshotError(AnnserveError):
+    """There is no snapshot to serve."""
+
+    reason = "NO_SNAPSHOT"
+
+
+class DeadlineExceededError(AnnserveError):
+    """The caller's deadline, or the server's own cap, has passed."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"the deadline passed during {stage}", stage=stage)
+
+
+class FoldInUnavailableError(AnnserveError):
+    """The snapshot was imported without the constants that fold-in of recent items needs."""
+
+    reason = "FOLD_IN_UNAVAILABLE"
+
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__(
+            f"snapshot {snapshot_id!r} has no fold-in constants, so recent_items cannot be used",
+            snapshot_id=snapshot_id,
+        )
+
+
+class SnapshotRefusedError(AnnserveError):
+    """A snapshot that must not be loaded; ``path`` names it."""
+
+    reason = "SNAPSHOT_REFUSED"
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(f"snapshot {path}: {problem}", path=path, problem=problem)
+        self.problem = problem
+
+
+class SnapshotIncompleteError(SnapshotRefusedError):
+    """A file of the snapshot is missing, or it was never finished."""
+
+    reason = "SNAPSHOT_INCOMPLETE"
+
+
+class SnapshotChecksumError(SnapshotRefusedError):
+    """A file is not the one the manifest describes, byte for byte."""
+
+    reason = "SNAPSHOT_CHECKSUM"
+
+
+class SnapshotFormatError(SnapshotRefusedError):
+    """The manifest is not of a format this annserve reads."""
+
+    reason = "SNAPSHOT_FORMAT"
+
+
+class SnapshotSchemaError(SnapshotRefusedError):
+    """The files are whole but contradict the manifest or each other."""
+
+    reason = "SNAPSHOT_SCHEMA"
+
+
+class SnapshotRecallError(SnapshotRefusedError):
+    """The snapshot's graphs do not answer its own check queries at the recall it promises."""
+
+    reason = "SNAPSHOT_RECALL"
+
+
+class BuildError(AnnserveError):
+    """A snapshot that must not be built."""
+
+    reason = "BUILD_REFUSED"
+
+
+class BadVectorsError(BuildError):
+    """Vectors that are NaN, infinite or zero; the message names the first few ids."""
+
+    reason = "BAD_VECTORS"
+
+
+class DuplicateIdsError(BuildError):
+    """Ids that occur more than once; the message names the first few."""
+
+    reason = "DUPLICATE_IDS"
+
+
+class RecallNotReachedError(BuildError):
+    """No graph met the recall target, and exact search would be too slow."""
+
+    reason = "RECALL_NOT_REACHED"
+
+
+class InputError(AnnserveError):
+    """A file, a column or an option the user named cannot be used; the message says what to do."""
+
+    reason = "INPUT"
+
+
+class TooManyBadRowsError(InputError):
+    """More rows are unusable than the stated share; the message says which and why."""
+
+    reason = "TOO_MANY_BAD_ROWS"

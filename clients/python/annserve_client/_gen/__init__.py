@@ -1,0 +1,1 @@
+"""Generated from proto/annserve/v1 by scripts/generate.py; never edited."""
