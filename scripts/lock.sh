@@ -10,3 +10,4 @@ compile() {
 }
 compile --extra dev requirements/build.in pyproject.toml -o requirements/dev.txt
 compile --constraint requirements/dev.txt requirements/build.in -o requirements/build.txt
+compile --constraint requirements/dev.txt requirements/build.in pyproject.toml -o requirements/runtime.txt

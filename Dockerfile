@@ -1,0 +1,28 @@
+# annserve in a container: docker build -t annserve . && docker run -p 50051:50051 -v "$PWD/snapshots:/snapshots" annserve
+#
+# hnswlib is compiled here for any x86-64-v3 processor (AVX2; servers since 2013), not for the one that builds: an image
+# tuned to its builder dies with SIGILL elsewhere. Another baseline: --build-arg CPU_FLAGS=-march=x86-64-v2, or, on ARM,
+# --build-arg CPU_FLAGS=-march=armv8.2-a
+FROM python:3.11-slim AS build
+ARG CPU_FLAGS=-march=x86-64-v3
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+RUN python -m venv /opt/annserve
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 HNSWLIB_NO_NATIVE=1 CFLAGS=${CPU_FLAGS}
+COPY requirements /src/requirements
+RUN /opt/annserve/bin/pip install --require-hashes --no-deps -r /src/requirements/build.txt \
+    && /opt/annserve/bin/pip install --require-hashes --no-deps --no-build-isolation -r /src/requirements/runtime.txt
+COPY pyproject.toml README.md LICENSE /src/
+COPY annserve /src/annserve
+COPY clients/python /src/clients/python
+RUN /opt/annserve/bin/pip install --no-deps --no-build-isolation /src /src/clients/python
+
+FROM python:3.11-slim
+COPY --from=build /opt/annserve /opt/annserve
+ENV PATH=/opt/annserve/bin:$PATH PYTHONUNBUFFERED=1 OPENBLAS_NUM_THREADS=1 \
+    ANNSERVE_SNAPSHOTS=/snapshots ANNSERVE_ADDRESS=0.0.0.0:50051
+# Nothing here needs root; the snapshots are only read.
+USER 65532:65532
+EXPOSE 50051
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["annserve"]
+CMD ["serve"]
