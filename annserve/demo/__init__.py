@@ -5,6 +5,8 @@ Online Retail, by Dr Daqing Chen, CC0; see ``online_retail/README.md``.
 
 from pathlib import Path
 
+from annserve.training.interactions import Columns
+
 _FOLDER = Path(__file__).parent / "online_retail"
 
 INTERACTIONS = _FOLDER / "interactions.parquet"
@@ -12,3 +14,9 @@ INTERACTIONS = _FOLDER / "interactions.parquet"
 
 ITEMS = _FOLDER / "items.parquet"
 """One row per product: `item_id`, `name` and what else is known of it."""
+
+COLUMNS = Columns(user="customer_id", item="item_id", time="time")
+"""Which column of `INTERACTIONS` is what."""
+
+TRAINING = {"trainer": "svd"}
+"""What validation chose for this data, where it is not the default (docs/evaluation.md)."""

@@ -1,0 +1,1 @@
+"""Interactions in, vectors out: reading, library trainers, fold-in, imported vectors, evaluation."""
