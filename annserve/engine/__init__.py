@@ -1,0 +1,1 @@
+"""A request's recipe: query vectors, candidates, order, provenance."""
