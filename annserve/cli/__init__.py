@@ -1,0 +1,33 @@
+"""The command line: every command, and the composition of rooms into one program."""
+
+from __future__ import annotations
+
+import typer
+
+from annserve import __version__
+from annserve.cli import doctor, query, serving, snapshots, training
+from annserve.cli.output import entry_point, say
+from annserve.domain.errors import AnnserveError
+
+app = typer.Typer(
+    help="Recommendations from one matrix-factorisation space, served over gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(training.train_command)
+app.command("import-vectors")(training.import_command)
+app.command("evaluate")(training.evaluate_command)
+app.add_typer(snapshots.app, name="snapshots")
+app.command("serve")(serving.serve_command)
+app.add_typer(query.app, name="query")
+app.command("doctor")(doctor.doctor)
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    say(__version__)
+
+
+main = entry_point(app, (AnnserveError, OSError))

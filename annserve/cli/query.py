@@ -1,0 +1,242 @@
+"""``annserve query``: ask a running server, as a backend service would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from annserve.cli.names import Names, NamesOption
+from annserve.cli.options import settings
+from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
+from annserve_client import (
+    AnnserveError,
+    Client,
+    Options,
+    Personalize,
+    Recommendation,
+    Recommendations,
+    Related,
+    Similar,
+    UnavailableError,
+    WeightedItem,
+)
+
+app = typer.Typer(help="Ask a running server.", no_args_is_help=True)
+
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Where the server is. [env: ANNSERVE_ADDRESS]")
+]
+TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer, retries included.")]
+KOption = Annotated[int, typer.Option("-k", "--page-size", help="How many items to return, 1 to 500.")]
+ItemsOption = Annotated[
+    list[str], typer.Option("--item", metavar="ITEM", help="An item's id, or with --names its name; may be repeated.")
+]
+UserOption = Annotated[str | None, typer.Option("--user", metavar="USER_ID", help="The user's id.")]
+RecentOption = Annotated[
+    list[str] | None,
+    typer.Option("--recent", metavar="ITEM[=WEIGHT]", help="A recent item, oldest first; may be repeated."),
+]
+ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude", metavar="ITEM", help="Never return this item.")]
+CandidateOption = Annotated[list[str] | None, typer.Option("--candidate", metavar="ITEM", help="Return only these.")]
+SeenOption = Annotated[bool, typer.Option("--exclude-seen/--include-seen", help="Leave out what the user had.")]
+WeightOption = Annotated[
+    float | None, typer.Option("--popularity-weight", help="What popularity counts, -10 to 10; the snapshot's without.")
+]
+EfOption = Annotated[int | None, typer.Option("--ef-search", help="Search harder than the snapshot was tuned to.")]
+ExactOption = Annotated[bool, typer.Option("--exact", help="Compare with every item.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail on an unknown id instead of listing it.")]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Say what scores are made of.")]
+
+
+@app.command()
+def similar(
+    items: ItemsOption,
+    names: NamesOption = None,
+    page_size: KOption = 10,
+    exclude: ExcludeOption = None,
+    candidate: CandidateOption = None,
+    ef_search: EfOption = None,
+    exact: ExactOption = False,
+    strict: StrictOption = False,
+    explain: ExplainOption = False,
+    address: AddressOption = None,
+    timeout: TimeoutOption = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask what is like an item, or several."""
+    known = Names.read(names)
+    options = _options(known, page_size, exclude, candidate, ef_search, exact, strict, explain)
+    request = Similar(item_ids=_ids(known, items), options=options)
+    _ask(request, known, address, timeout, as_json=as_json)
+
+
+@app.command()
+def personalize(
+    user: UserOption = None,
+    recent: RecentOption = None,
+    names: NamesOption = None,
+    page_size: KOption = 10,
+    exclude: ExcludeOption = None,
+    candidate: CandidateOption = None,
+    exclude_seen: SeenOption = True,
+    popularity_weight: WeightOption = None,
+    ef_search: EfOption = None,
+    exact: ExactOption = False,
+    strict: StrictOption = False,
+    explain: ExplainOption = False,
+    address: AddressOption = None,
+    timeout: TimeoutOption = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask what suits a user, known by id or by recent items."""
+    known = Names.read(names)
+    options = _options(
+        known, page_size, exclude, candidate, ef_search, exact, strict, explain, exclude_seen, popularity_weight
+    )
+    request = Personalize(user_id=user, recent_items=_recent(known, recent), options=options)
+    _ask(request, known, address, timeout, as_json=as_json)
+
+
+@app.command()
+def related(
+    items: ItemsOption,
+    user: UserOption = None,
+    recent: RecentOption = None,
+    user_impact: Annotated[
+        float | None, typer.Option(help="How much taste counts against context, 0 to 1; 0.5 without.")
+    ] = None,
+    names: NamesOption = None,
+    page_size: KOption = 10,
+    exclude: ExcludeOption = None,
+    candidate: CandidateOption = None,
+    exclude_seen: SeenOption = True,
+    popularity_weight: WeightOption = None,
+    ef_search: EfOption = None,
+    exact: ExactOption = False,
+    strict: StrictOption = False,
+    explain: ExplainOption = False,
+    address: AddressOption = None,
+    timeout: TimeoutOption = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask what goes with what is on screen, for a user."""
+    known = Names.read(names)
+    options = _options(
+        known, page_size, exclude, candidate, ef_search, exact, strict, explain, exclude_seen, popularity_weight
+    )
+    request = Related(
+        item_ids=_ids(known, items),
+        user_id=user,
+        recent_items=_recent(known, recent),
+        user_impact=user_impact,
+        options=options,
+    )
+    _ask(request, known, address, timeout, as_json=as_json)
+
+
+def _options(
+    names: Names,
+    page_size: int,
+    exclude: list[str] | None,
+    candidate: list[str] | None,
+    ef_search: int | None,
+    exact: bool,
+    strict: bool,
+    explain: bool,
+    exclude_seen: bool | None = None,
+    popularity_weight: float | None = None,
+) -> Options:
+    return Options(
+        page_size=page_size,
+        exclude_item_ids=_ids(names, exclude),
+        candidate_item_ids=_ids(names, candidate) if candidate else None,
+        exclude_seen=exclude_seen,
+        popularity_weight=popularity_weight,
+        ef_search=ef_search,
+        exact=exact,
+        strict=strict,
+        explain=explain,
+    )
+
+
+def _ids(names: Names, items: Sequence[str] | None) -> list[str]:
+    return [names.id_of(item) for item in items or ()]
+
+
+def _recent(names: Names, texts: list[str] | None) -> list[WeightedItem]:
+    recent = []
+    for text in texts or ():
+        item, equals, weight = text.rpartition("=")
+        try:
+            recent.append(
+                WeightedItem(item_id=names.id_of(item if equals else text), weight=float(weight) if equals else 1)
+            )
+        except ValueError:
+            raise typer.BadParameter(f"{text!r}: what follows = is no number", param_hint="--recent") from None
+    return recent
+
+
+def _ask(
+    request: Similar | Personalize | Related, names: Names, address: str | None, timeout: float, *, as_json: bool
+) -> None:
+    target = address or settings().address
+    try:
+        with Client(target, timeout_seconds=timeout) as client:
+            answer = client.recommend(request)
+    except UnavailableError as error:
+        raise fail(
+            f"no answer from {target}: {error.args[0]}; is a server running there? `annserve serve --demo`"
+        ) from None
+    except AnnserveError as error:
+        raise fail(str(error)) from None
+    if as_json:
+        print_json(_as_json(answer, names))
+        return
+    print_rows([_row(rank, result, names) for rank, result in enumerate(answer, 1)], as_json=False)
+    for line in _remarks(answer):
+        say(line)
+
+
+def _row(rank: int, result: Recommendation, names: Names) -> dict[str, object]:
+    row: dict[str, object] = {"rank": rank, "item_id": result.item_id}
+    if names.by_id:
+        row["name"] = names.of(result.item_id) or ""
+    row["score"] = result.score
+    if result.explanation is not None:
+        row["likeness"] = result.explanation.likeness
+        row["affinity"] = result.explanation.affinity
+        row["of it popularity"] = result.explanation.popularity_contribution
+    row["source"] = result.source.value
+    return row
+
+
+def _remarks(answer: Recommendations) -> list[str]:
+    """Return what a person should know about the answer, a line each."""
+    remarks = [f"snapshot {answer.snapshot_id}, found by {answer.search_path.value} search"]
+    if answer.user_impact is not None:
+        remarks[0] += f", user impact {answer.user_impact:.2g}"
+    if answer.stage_seconds:
+        took = ", ".join(f"{stage} {seconds * 1e6:.0f} us" for stage, seconds in answer.stage_seconds.items())
+        remarks.append(f"took: {took}")
+    if answer.missing_ids:
+        remarks.append(f"without a vector: {', '.join(answer.missing_ids)}")
+    if answer.shortfall is not None:
+        short = answer.shortfall
+        remarks.append(
+            f"{short.returned_count} of {short.requested_count}: {short.eligible_count} items were eligible "
+            f"(limited by {short.limiting_rule.value})"
+        )
+    return remarks
+
+
+def _as_json(answer: Recommendations, names: Names) -> dict[str, object]:
+    value = asdict(answer)
+    for result in value["results"]:
+        if names.by_id:
+            result["name"] = names.of(result["item_id"])
+        if result["explanation"] is None:
+            del result["explanation"]
+    return value

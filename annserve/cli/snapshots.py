@@ -1,0 +1,93 @@
+"""``annserve snapshots``: what there is to serve, and which of it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from annserve.cli.options import SnapshotsOption, live_id, open_store
+from annserve.cli.output import JsonOption, print_json, print_rows, say
+from annserve.snapshot.store import SnapshotInfo
+
+app = typer.Typer(help="List, verify, activate, roll back and prune snapshots.", no_args_is_help=True)
+
+SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT_ID", help="As `annserve snapshots list` shows it.")]
+
+
+@app.command("list")
+def list_snapshots(snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> None:
+    """List the snapshots, newest first; the live one is marked."""
+    store = open_store(snapshots)
+    rows = [_row(info) for info in store.snapshots()]
+    if not rows and not as_json:
+        say(f"no snapshots in {store.root}; `annserve train --demo` makes one")
+        return
+    print_rows(rows, as_json=as_json)
+
+
+def _row(info: SnapshotInfo) -> dict[str, object]:
+    manifest = info.manifest
+    return {
+        "snapshot_id": info.snapshot_id,
+        "live": info.is_current,
+        "items": manifest and manifest.kinds.items.count,
+        "users": manifest and manifest.kinds.users.count,
+        "dimension": manifest and manifest.kinds.items.dimension,
+        "trainer": manifest and manifest.training.trainer,
+        "size_mb": manifest and round(sum(file.size_bytes for file in manifest.files.values()) / 1e6, 1),
+        "problem": info.problem,
+    }
+
+
+@app.command()
+def show(snapshot_id: SnapshotArgument, snapshots: SnapshotsOption = None) -> None:
+    """Print the manifest of a snapshot: parameters, recall by space, files and checksums."""
+    store = open_store(snapshots)
+    print_json(store.verify(snapshot_id).model_dump(mode="json"))
+
+
+@app.command("verify")
+def verify_snapshot(
+    snapshot_id: Annotated[
+        str | None, typer.Argument(metavar="[SNAPSHOT_ID]", help="The live one unless named.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="A snapshot folder anywhere, instead of one in the store.")] = None,
+    snapshots: SnapshotsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file of a snapshot and let it answer its own check queries."""
+    from annserve.snapshot.snapshot import load_snapshot
+
+    if path is None:
+        store = open_store(snapshots)
+        path = store.path(snapshot_id if snapshot_id is not None else live_id(store))
+    snapshot = load_snapshot(path)
+    if as_json:
+        print_json({"snapshot_id": snapshot.id, "verified": True})
+    else:
+        say(f"{snapshot.id} is whole, and answers its check queries at the promised recall")
+
+
+@app.command()
+def activate(snapshot_id: SnapshotArgument, snapshots: SnapshotsOption = None) -> None:
+    """Make a snapshot the live one, after verifying it. A server takes it at its next start."""
+    open_store(snapshots).activate(snapshot_id)
+    say(f"{snapshot_id} is live")
+
+
+@app.command("rollback")
+def roll_back(snapshots: SnapshotsOption = None) -> None:
+    """Make the snapshot that was live before the live one again."""
+    say(f"{open_store(snapshots).roll_back()} is live again")
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest to keep, beside the live one.")] = 3,
+    snapshots: SnapshotsOption = None,
+) -> None:
+    """Delete all but the newest snapshots. The live one and the one before it always stay."""
+    removed = open_store(snapshots).prune(keep)
+    say(f"removed {', '.join(removed)}" if removed else "nothing to remove")

@@ -1,0 +1,39 @@
+"""Every knob of a running server. Read once, by `cli`; nothing else looks at the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is an environment variable: ``snapshots`` is ``ANNSERVE_SNAPSHOTS``. Options given win over it."""
+
+    model_config = SettingsConfigDict(env_prefix="ANNSERVE_", frozen=True, extra="forbid")
+
+    snapshots: Path = Field(default=Path("snapshots"), description="The folder that holds the snapshots.")
+    address: str = Field(
+        default="127.0.0.1:50051",
+        pattern=r"^.+:\d{1,5}$",
+        description="Host and port to serve on, for example 127.0.0.1:50051; port 0 takes a free one.",
+    )
+    deadline_max_ms: int = Field(
+        default=1_000,
+        ge=1,
+        le=60_000,
+        description="How long a call may take, in milliseconds, whatever its own deadline.",
+    )
+    drain_grace_ms: int = Field(
+        default=10_000,
+        ge=0,
+        le=600_000,
+        description="How long calls under way may go on after TERM, in milliseconds.",
+    )
+    reflection: bool = Field(default=True, description="Whether gRPC reflection lists the services to tools.")
+    log_level: str = Field(
+        default="INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="The least severe level that is logged: DEBUG, INFO, WARNING or ERROR.",
+    )

@@ -1,0 +1,65 @@
+"""The documentation names everything a user can meet, and its first example runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from annserve.cli import app
+from annserve.settings import Settings
+from annserve.v1 import error_reason_pb2, recommendation_pb2, recommendation_service_pb2
+
+ROOT = Path(__file__).parent.parent
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_in_the_configuration_page_with_its_default(name: str) -> None:
+    default = Settings.model_fields[name].default
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+
+    assert re.search(rf"\| `ANNSERVE_{name.upper()}` \| `{re.escape(shown)}` \|", page("configuration.md"))
+
+
+@pytest.mark.parametrize(
+    "method", recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"].methods_by_name
+)
+def test_every_method_is_in_the_api_page(method: str) -> None:
+    assert f"| `{method}` |" in page("api.md")
+
+
+@pytest.mark.parametrize("reason", [name for name in error_reason_pb2.ErrorReason.keys()][1:])
+def test_every_error_reason_is_in_the_api_page(reason: str) -> None:
+    assert f"| `{reason.removeprefix('ERROR_REASON_')}` |" in page("api.md")
+
+
+@pytest.mark.parametrize("field", recommendation_pb2.RecommendOptions.DESCRIPTOR.fields_by_name)
+def test_every_option_of_a_request_is_in_the_api_page(field: str) -> None:
+    assert re.search(rf"\| `{field}[`.]", page("api.md"))
+
+
+def commands(command: click.Command, path: str = "annserve") -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, f"{path} {name}")
+    else:
+        yield path
+
+
+@pytest.mark.parametrize("command", commands(typer.main.get_command(app)))
+def test_every_command_is_in_the_command_page(command: str) -> None:
+    assert f"`{command}" in page("commands.md")
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for source in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", source.read_text(encoding="utf-8")):
+            assert (source.parent / target).exists(), f"{source.name} links to {target}"
