@@ -1,0 +1,1 @@
+"""The snapshot: its format, and how one is built, published, verified, loaded and rolled back."""
