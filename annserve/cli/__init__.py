@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from annserve import __version__
-from annserve.cli import doctor, query, serving, snapshots, training
+from annserve.cli import bench, doctor, query, serving, snapshots, training
 from annserve.cli.output import entry_point, say
 from annserve.domain.errors import AnnserveError
 
@@ -21,6 +21,7 @@ app.command("evaluate")(training.evaluate_command)
 app.add_typer(snapshots.app, name="snapshots")
 app.command("serve")(serving.serve_command)
 app.add_typer(query.app, name="query")
+app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 
 

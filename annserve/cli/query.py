@@ -206,9 +206,8 @@ def _row(rank: int, result: Recommendation, names: Names) -> dict[str, object]:
         row["name"] = names.of(result.item_id) or ""
     row["score"] = result.score
     if result.explanation is not None:
-        row["likeness"] = result.explanation.likeness
-        row["affinity"] = result.explanation.affinity
-        row["of it popularity"] = result.explanation.popularity_contribution
+        parts = asdict(result.explanation)
+        row |= {part.replace("_", " "): value for part, value in parts.items() if value is not None}
     row["source"] = result.source.value
     return row
 

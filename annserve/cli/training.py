@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -18,17 +18,16 @@ from annserve.cli.output import JsonOption, print_json, print_rows, progress_bar
 from annserve.domain.errors import InputError
 from annserve.domain.model import FoldInConstants, Model
 from annserve.domain.progress import Progress
-from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.store import SnapshotStore
 from annserve.training.columns import TimeUnit
-from annserve.training.evaluation import Evaluated, evaluate
 from annserve.training.fold_in import implicit_constants
-from annserve.training.imported import VectorSource, import_vectors
 from annserve.training.interactions import Columns, Interactions, read_interactions
 from annserve.training.pairs import pairs_of
 from annserve.training.readers import Format
-from annserve.training.train import TrainingSettings, train
-from annserve.training.window import split_time, window_of
+
+if TYPE_CHECKING:
+    from annserve.training.evaluation import Evaluated
+    from annserve.training.train import TrainingSettings
 
 PathsArgument = Annotated[
     list[Path] | None,
@@ -77,6 +76,8 @@ def train_command(
     as_json: JsonOption = False,
 ) -> None:
     """Train on interactions and publish a snapshot."""
+    from annserve.training.train import train
+
     chosen = dict(_assignment(text) for text in set_ or ())
     settings = training_settings(demo.TRAINING | chosen if use_demo else chosen)
     columns = Columns(user=user_column, item=item_column, weight=weight_column, time=time_column, time_unit=time_unit)
@@ -89,6 +90,8 @@ def train_command(
 
 def train_demo(store: SnapshotStore) -> None:
     """Train on the bundled data with every default, and make the snapshot live."""
+    from annserve.training.train import train
+
     with progress_bars() as progress:
         interactions = _interactions(None, True, Columns(), None, 0.0, progress)
         model = train(
@@ -130,6 +133,9 @@ def evaluate_command(
     Users with a past (warm) and without one (unseen; half of what they chose is folded in, the other half foretold)
     are judged apart. Targets are first interactions with items known before the split; what a user had is not listed.
     """
+    from annserve.training.evaluation import evaluate
+    from annserve.training.window import split_time, window_of
+
     if window not in ("test", "validation"):
         raise typer.BadParameter("must be test or validation", param_hint="--window")
     choices = list(_combinations(set_ or (), demo.TRAINING if use_demo else {}))
@@ -154,7 +160,7 @@ def evaluate_command(
             )
             rows += [_evaluated_row(one, label, k) for one in evaluated]
     moments = [f"{datetime.fromtimestamp(ms / 1e3, UTC):%Y-%m-%d %H:%M}" for ms in (judged.split_ms, judged.end_ms)]
-    rows.sort(key=lambda row: (row["users"] != rows[0]["users"], row["users"]))
+    rows.sort(key=lambda row: str(row["users"]) != "warm")
     print_rows(rows, as_json=as_json, title=f"{window} window {moments[0]} to {moments[1]} UTC")
 
 
@@ -190,6 +196,8 @@ def import_command(
     as_json: JsonOption = False,
 ) -> None:
     """Publish a snapshot of vectors that were trained elsewhere."""
+    from annserve.training.imported import VectorSource, import_vectors
+
     items = VectorSource(
         vectors=item_vectors,
         ids=item_ids,
@@ -238,6 +246,8 @@ def training_settings(values: dict[str, str]) -> TrainingSettings:
     Raises:
         InputError: a name or value that is not allowed; the message says what is.
     """
+    from annserve.training.train import TrainingSettings
+
     unknown = [name for name in values if name not in TrainingSettings.model_fields]
     if unknown:
         known = ", ".join(TrainingSettings.model_fields)
@@ -295,6 +305,8 @@ def _interactions(
 
 
 def _split_ms(interactions: Interactions, split: str) -> int:
+    from annserve.training.window import split_time
+
     try:
         quantile = float(split)
     except ValueError:
@@ -341,6 +353,8 @@ def _publish(
     *,
     as_json: bool,
 ) -> None:
+    from annserve.snapshot.build import build_snapshot
+
     info = build_snapshot(
         model,
         store,

@@ -34,7 +34,7 @@ from annserve.snapshot.manifest import (
     sha256_of,
 )
 from annserve.snapshot.queries import affinity_queries, likeness_queries
-from annserve.snapshot.snapshot import load_snapshot
+from annserve.snapshot.snapshot import load_snapshot, map_histories
 from annserve.snapshot.store import SnapshotInfo, SnapshotStore
 
 _CHECKS_MAX = 256
@@ -125,7 +125,8 @@ def _built_space(space: Space, model: Model, folder: Path, options: _Options, pr
         queries = affinity_queries(users, vectors, model.popularity_weight, seed=options.seed)
     else:
         points = Points.likeness(vectors, model.likeness_exponent)
-        queries, own_rows = likeness_queries(vectors, seed=options.seed)
+        histories = map_histories(folder) if model.histories is not None else None
+        queries, own_rows = likeness_queries(vectors, histories, seed=options.seed)
     tuned = tune(
         points,
         queries,

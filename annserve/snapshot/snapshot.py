@@ -134,7 +134,7 @@ def _loaded(path: Path, manifest: Manifest, cost: CostModel | None) -> Snapshot:
     popularity: Scores = map_array(path / layout.POPULARITY)
     gram: npt.NDArray[np.float64] = map_array(path / layout.GRAM)
     user_vectors: Vectors = map_array(path / layout.USER_VECTORS)
-    histories = _mapped_histories(path, manifest)
+    histories = map_histories(path) if manifest.history_item_count is not None else None
     _check_contents(path, items, users, vectors, popularity, gram, user_vectors, histories)
     affinity = Points.affinity(vectors, popularity)
     likeness = Points.likeness(vectors, manifest.constants.likeness_exponent)
@@ -156,9 +156,8 @@ def _loaded(path: Path, manifest: Manifest, cost: CostModel | None) -> Snapshot:
     )
 
 
-def _mapped_histories(path: Path, manifest: Manifest) -> Histories | None:
-    if manifest.history_item_count is None:
-        return None
+def map_histories(path: Path) -> Histories:
+    """Map the histories of a snapshot that has some."""
     return Histories(indptr=map_array(path / layout.HISTORY_INDPTR), item_rows=map_array(path / layout.HISTORY_ROWS))
 
 

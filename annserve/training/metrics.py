@@ -39,6 +39,7 @@ def list_metrics(
     item_user_counts: npt.NDArray[np.int64],
     known_user_count: int,
     *,
+    lot_count: int = 1,
     seed: int = 0,
 ) -> ListMetrics:
     """Return the metrics of ``lists``.
@@ -48,13 +49,14 @@ def list_metrics(
         targets: ``(users, items)``, non-zero where the user chose the item afterwards; at least one per user.
         item_user_counts: ``(items,)``: how many users had each item before the split.
         known_user_count: How many users had anything before the split, at least 1.
+        lot_count: How many times over the users stand in ``lists``; each counts once, with the mean of its recalls.
         seed: Of the bootstrap.
     """
     k = lists.shape[1]
     hits = hits_of(lists, targets)
     target_counts = np.diff(targets.indptr)
     possible = np.minimum(k, target_counts)
-    recalls = hits.sum(axis=1) / possible
+    recalls = (hits.sum(axis=1) / possible).reshape(lot_count, -1).mean(axis=0)
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[possible - 1]
     listed = lists[lists >= 0]

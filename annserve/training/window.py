@@ -16,6 +16,10 @@ UNSEEN_TARGETS_MIN = 5
 """An unseen user needs as many choices: half are folded in, the other half is to be foretold."""
 
 
+LOT_COUNT = 5
+"""Many an unseen user has one basket, so where it is cut matters: by a hundredth of recall from lot to lot."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
     """Users that are evaluated together. Matrices are ``(users of the cohort, items)``."""
@@ -24,6 +28,8 @@ class Cohort:
     """What is known of each user, in the cohort's own numbering of users."""
     targets: sp.csr_array
     """What each chose afterwards, for the first time: at least one item each."""
+    lot_count: int = 1
+    """The users stand here so many times over, each time with another cut through their baskets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,37 +102,61 @@ def _warm(train: Pairs, everything: Pairs, target: npt.NDArray[np.bool_]) -> Coh
 
 
 def _unseen(everything: Pairs, chosen: npt.NDArray[np.bool_], split_ms: int, seed: int) -> Cohort:
-    """Cut each unseen user's choices in two by time; a basket that is cut is cut at random."""
+    """Cut each unseen user's choices in two by time. A basket that is cut is cut at random, several times over."""
     users, counts = np.unique(everything.users[chosen], return_counts=True)
     users, counts = users[counts >= UNSEEN_TARGETS_MIN], counts[counts >= UNSEEN_TARGETS_MIN]
     taken = np.flatnonzero(chosen & np.isin(everything.users, users))
-    lots = np.random.default_rng(seed).random(len(taken))
-    taken = taken[np.lexsort((lots, everything.first_times[taken], everything.users[taken]))]
     rank = np.arange(len(taken)) - np.repeat(np.cumsum(counts) - counts, counts)
     earlier = rank < np.repeat(counts // 2, counts)
+    rng = np.random.default_rng(seed)
+    known, wanted = [], []
+    for _ in range(LOT_COUNT):
+        order = np.lexsort((rng.random(len(taken)), everything.first_times[taken], everything.users[taken]))
+        known.append(taken[order][earlier])
+        wanted.append(taken[order][~earlier])
+    numbers = np.searchsorted(users, everything.users)
     return Cohort(
-        # A first visit is as fresh as can be: its moment is taken for the split itself.
-        history=_renumbered(everything, taken[earlier], users, now_ms=split_ms),
-        targets=_renumbered(everything, taken[~earlier], users).matrix(),
+        history=_stacked(everything, known, numbers, len(users), split_ms),
+        targets=_stacked(everything, wanted, numbers, len(users), split_ms).matrix(),
+        lot_count=LOT_COUNT,
     )
 
 
-def _renumbered(
-    pairs: Pairs, keep: npt.NDArray[np.bool_ | np.int64], users: npt.NDArray[np.int32], *, now_ms: int | None = None
+def _stacked(
+    pairs: Pairs, lots: list[npt.NDArray[np.int64]], numbers: npt.NDArray[np.int64], user_count: int, split_ms: int
 ) -> Pairs:
-    """Return the kept pairs, their users numbered as they stand in ``users``."""
-    first = pairs.first_times[keep]
-    last = first if now_ms is not None else pairs.last_times[keep]
-    numbers = np.searchsorted(users, pairs.users[keep]).astype(np.int32)
-    order = np.lexsort((np.arange(len(numbers)), last, numbers))
+    """Return the first interactions of every lot, one lot's users after the other's.
+
+    A first visit is as fresh as can be: its ages are counted from the split, before it began.
+    """
+    kept = np.concatenate(lots)
+    users = np.concatenate([numbers[lot] + number * user_count for number, lot in enumerate(lots)])
+    order = np.lexsort((np.arange(len(kept)), pairs.first_times[kept], users))
+    kept, users = kept[order], users[order]
+    ids = [pairs.user_ids[user] for user in np.unique(pairs.users[kept])]
+    return Pairs(
+        user_ids=ids * len(lots),
+        item_ids=pairs.item_ids,
+        users=users.astype(np.int32),
+        items=pairs.items[kept],
+        strengths=np.ones(len(kept), dtype=np.float32),
+        first_times=pairs.first_times[kept],
+        last_times=pairs.first_times[kept],
+        now_ms=split_ms,
+        has_times=pairs.has_times,
+    )
+
+
+def _renumbered(pairs: Pairs, keep: npt.NDArray[np.bool_], users: npt.NDArray[np.int32]) -> Pairs:
+    """Return the kept pairs, in their order, their users numbered as they stand in ``users``."""
     return Pairs(
         user_ids=[pairs.user_ids[user] for user in users],
         item_ids=pairs.item_ids,
-        users=numbers[order],
-        items=pairs.items[keep][order],
-        strengths=np.ones(len(numbers), dtype=np.float32) if now_ms is not None else pairs.strengths[keep][order],
-        first_times=first[order],
-        last_times=last[order],
-        now_ms=pairs.now_ms if now_ms is None else now_ms,
+        users=np.searchsorted(users, pairs.users[keep]).astype(np.int32),
+        items=pairs.items[keep],
+        strengths=pairs.strengths[keep],
+        first_times=pairs.first_times[keep],
+        last_times=pairs.last_times[keep],
+        now_ms=pairs.now_ms,
         has_times=pairs.has_times,
     )

@@ -66,3 +66,13 @@ def test_the_interval_covers_the_mean_and_narrows_with_more_users() -> None:
     assert few[0] <= few[1] <= few[2]
     assert many[0] < many[1] < many[2]
     assert many[2] - many[0] < few[2] - few[0]
+
+
+def test_a_user_who_stands_there_twice_counts_once_with_the_mean_recall() -> None:
+    lists = np.array([[0], [1], [0], [9]])
+
+    metrics = list_metrics(lists, targets([0], [9], [0], [9]), COUNTS, 200, lot_count=2)
+
+    assert metrics.user_count == 2
+    assert metrics.recall == 0.75
+    assert metrics.recall_low >= 0.5

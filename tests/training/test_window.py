@@ -8,7 +8,7 @@ import pytest
 from annserve.domain.errors import InputError
 from annserve.training.interactions import Interactions
 from annserve.training.pairs import DAY_MS
-from annserve.training.window import UNSEEN_TARGETS_MIN, Cohort, split_time, window_of
+from annserve.training.window import LOT_COUNT, UNSEEN_TARGETS_MIN, Cohort, split_time, window_of
 
 MakeInteractions = Callable[[list[tuple[str, str, float]]], Interactions]
 
@@ -46,7 +46,7 @@ def test_unseen_users_are_folded_in_from_their_earlier_half_and_judged_by_the_la
 ) -> None:
     window = window_of(interactions_of(PAST + FUTURE), 10 * DAY_MS)
 
-    assert list(window.unseen.history.user_ids) == ["new"]
+    assert list(window.unseen.history.user_ids) == ["new"] * LOT_COUNT
     assert had(window.unseen, "new") == ["x0", "x1", "x2"]
     assert chosen(window.unseen, "new") == {"x3", "x4", "x5"}
 
@@ -99,9 +99,18 @@ def test_a_basket_that_is_cut_is_cut_the_same_way_for_the_same_seed(interactions
     basket = [("new", f"x{n}", 11.0) for n in range(6)]
     interactions = interactions_of(PAST + FUTURE[:1] + basket)
 
-    halves = [chosen(window_of(interactions, 10 * DAY_MS, seed=seed).unseen, "new") for seed in (0, 0, 1, 2, 3)]
+    first, again, other = (window_of(interactions, 10 * DAY_MS, seed=seed).unseen for seed in (0, 0, 1))
 
-    assert halves[0] == halves[1]
-    assert len({frozenset(half) for half in halves}) > 1
-    assert all(len(half) == 3 for half in halves)
-    assert np.all([half <= {f"x{n}" for n in range(6)} for half in halves])
+    np.testing.assert_array_equal(first.targets.toarray(), again.targets.toarray())
+    assert (first.targets.toarray() != other.targets.toarray()).any()
+
+
+def test_a_basket_is_cut_in_several_ways_and_what_is_not_wanted_is_known(interactions_of: MakeInteractions) -> None:
+    basket = [("new", f"x{n}", 11.0) for n in range(6)]
+    cohort = window_of(interactions_of(PAST + FUTURE[:1] + basket), 10 * DAY_MS).unseen
+
+    wanted, known = cohort.targets.toarray() > 0, cohort.history.matrix().toarray() > 0
+    assert cohort.lot_count == len(wanted) == LOT_COUNT
+    assert len(np.unique(wanted, axis=0)) > 1
+    assert not (wanted & known).any()
+    assert ((wanted | known).sum(axis=1) == 6).all()
