@@ -7,7 +7,7 @@ FROM python:3.11-slim AS build
 ARG CPU_FLAGS=-march=x86-64-v3
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/annserve
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 HNSWLIB_NO_NATIVE=1 CFLAGS=${CPU_FLAGS}
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 HNSWLIB_NO_NATIVE=1 CFLAGS=${CPU_FLAGS} CXXFLAGS=${CPU_FLAGS}
 COPY requirements /src/requirements
 RUN /opt/annserve/bin/pip install --require-hashes --no-deps -r /src/requirements/build.txt \
     && /opt/annserve/bin/pip install --require-hashes --no-deps --no-build-isolation -r /src/requirements/runtime.txt

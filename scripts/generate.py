@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import os
 import re
 import shutil
 import sys
@@ -27,6 +28,8 @@ PROTOS = sorted(path.relative_to(ROOT / "proto").as_posix() for path in (ROOT / 
 def generate(folder: Path) -> Path:
     """Write the stubs below ``folder``; returns the folder of the package itself."""
     includes = [str(ROOT / "proto"), str(ROOT / "proto" / "third_party"), str(resources.files("grpc_tools") / "_proto")]
+    # The plugins of mypy-protobuf are programs beside this Python.
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     arguments = ["protoc", *(f"-I{include}" for include in includes)]
     arguments += [f"--{kind}_out={folder}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     if protoc.main([*arguments, *PROTOS]) != 0:

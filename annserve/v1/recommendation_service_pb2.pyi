@@ -236,7 +236,7 @@ class BatchRecommendRequest(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchRecommendRow]:
-        """Required. What to answer; 1 to 100 rows."""
+        """Required. What to answer; 1 to 100 rows, whose page sizes add up to at most 5,000."""
 
     def __init__(
         self,

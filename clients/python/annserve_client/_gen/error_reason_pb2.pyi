@@ -26,7 +26,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_INVALID_ARGUMENT: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT: fields are outside what this contract allows. A `google.rpc.BadRequest` beside the `ErrorInfo`
-    lists up to 10 of them with path and bound. Metadata: `fields`. Do not retry.
+    lists up to 10 of them with path and bound. Metadata: `fields`, their paths. Do not retry.
     """
     ERROR_REASON_UNKNOWN_ITEM: _ErrorReason.ValueType  # 2
     """NOT_FOUND: a strict request names an item without a vector. Metadata: `item_id`, `snapshot_id`."""
@@ -54,16 +54,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
 
-    Every error carries a `google.rpc.ErrorInfo` with domain `annserve` and, as `reason`, the name of one of these
+    Every error that annserve itself raises carries a `google.rpc.ErrorInfo` with domain `annserve` and, as `reason`, the name of one of these
     values without its `ERROR_REASON_` prefix, for example `UNKNOWN_ITEM`. Its metadata holds every value that the
-    message mentions. A reason is never reused for something else.
+    message mentions, cut to 64 bytes where a caller chose it. A reason is never reused for something else.
+
+    Errors of gRPC itself carry none: UNAVAILABLE without a connection, RESOURCE_EXHAUSTED for a message over its size
+    limit, UNIMPLEMENTED for an unknown method, DEADLINE_EXCEEDED and CANCELLED noticed by the caller's own library.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT: fields are outside what this contract allows. A `google.rpc.BadRequest` beside the `ErrorInfo`
-lists up to 10 of them with path and bound. Metadata: `fields`. Do not retry.
+lists up to 10 of them with path and bound. Metadata: `fields`, their paths. Do not retry.
 """
 ERROR_REASON_UNKNOWN_ITEM: ErrorReason.ValueType  # 2
 """NOT_FOUND: a strict request names an item without a vector. Metadata: `item_id`, `snapshot_id`."""

@@ -216,8 +216,8 @@ class SearchParameters(_message.Message):
     EF_SEARCH_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     ef_search: _builtins.int
-    """How many candidates the graph search keeps, 1 to 1,000; 0 means what the snapshot was tuned to. It is raised to
-    the number of items the search has to return where it is below that.
+    """How many candidates the graph search keeps, 1 to 1,000; 0 means what the snapshot was tuned to. A value below that
+    changes nothing: the promised recall is kept.
     """
     exact: _builtins.bool
     """Whether to compare with every eligible item instead of searching the graph: exact, and slower."""

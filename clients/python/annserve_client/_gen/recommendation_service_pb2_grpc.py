@@ -32,6 +32,11 @@ class RecommendationServiceStub:
     one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
     Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
+    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
+    `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
+    out of `A-Z a-z 0-9 . _ : -`, or a new one.
+
     Ids are 1 to 128 bytes of UTF-8 without control characters; anything else is INVALID_ARGUMENT. An id that is well
     formed but has no vector is listed in `missing_ids`, and what remains of the request answers: see each method.
     Unknown fields are ignored.
@@ -71,6 +76,11 @@ class RecommendationServiceServicer:
     Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
     one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
     Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+
+    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
+    `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
+    out of `A-Z a-z 0-9 . _ : -`, or a new one.
 
     Ids are 1 to 128 bytes of UTF-8 without control characters; anything else is INVALID_ARGUMENT. An id that is well
     formed but has no vector is listed in `missing_ids`, and what remains of the request answers: see each method.
@@ -115,6 +125,7 @@ class RecommendationServiceServicer:
         """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
 
         Rows are answered in order, under the one deadline of the call; rows that it overtakes have DEADLINE_EXCEEDED.
+        Up to 20 ms of the deadline are kept back to bring home those that were done in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +168,11 @@ class RecommendationService:
     Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
     one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
     Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+
+    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
+    `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
+    out of `A-Z a-z 0-9 . _ : -`, or a new one.
 
     Ids are 1 to 128 bytes of UTF-8 without control characters; anything else is INVALID_ARGUMENT. An id that is well
     formed but has no vector is listed in `missing_ids`, and what remains of the request answers: see each method.

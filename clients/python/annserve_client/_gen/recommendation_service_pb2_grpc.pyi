@@ -33,6 +33,11 @@ class RecommendationServiceStub:
     one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
     Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
+    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
+    `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
+    out of `A-Z a-z 0-9 . _ : -`, or a new one.
+
     Ids are 1 to 128 bytes of UTF-8 without control characters; anything else is INVALID_ARGUMENT. An id that is well
     formed but has no vector is listed in `missing_ids`, and what remains of the request answers: see each method.
     Unknown fields are ignored.
@@ -68,6 +73,7 @@ class RecommendationServiceStub:
     """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
 
     Rows are answered in order, under the one deadline of the call; rows that it overtakes have DEADLINE_EXCEEDED.
+    Up to 20 ms of the deadline are kept back to bring home those that were done in time.
     """
 
 @_typing.type_check_only
@@ -77,6 +83,11 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
     Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
     one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
     Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+
+    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
+    `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
+    out of `A-Z a-z 0-9 . _ : -`, or a new one.
 
     Ids are 1 to 128 bytes of UTF-8 without control characters; anything else is INVALID_ARGUMENT. An id that is well
     formed but has no vector is listed in `missing_ids`, and what remains of the request answers: see each method.
@@ -110,6 +121,7 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
     """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
 
     Rows are answered in order, under the one deadline of the call; rows that it overtakes have DEADLINE_EXCEEDED.
+    Up to 20 ms of the deadline are kept back to bring home those that were done in time.
     """
 
 class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -118,6 +130,11 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
     Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
     one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
     Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+
+    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
+    `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
+    out of `A-Z a-z 0-9 . _ : -`, or a new one.
 
     Ids are 1 to 128 bytes of UTF-8 without control characters; anything else is INVALID_ARGUMENT. An id that is well
     formed but has no vector is listed in `missing_ids`, and what remains of the request answers: see each method.
@@ -173,6 +190,7 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
 
         Rows are answered in order, under the one deadline of the call; rows that it overtakes have DEADLINE_EXCEEDED.
+        Up to 20 ms of the deadline are kept back to bring home those that were done in time.
         """
 
 def add_RecommendationServiceServicer_to_server(servicer: RecommendationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,56 @@
+"""Every limit of the contract, in one table, named as in proto/annserve/v1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a field's value, or the number of its entries, may be; both ends are allowed."""
+
+    field: str
+    """``Message.field``, without the package."""
+    minimum: int
+    maximum: int
+    entries: bool = False
+    """Whether the entries of a repeated field are counted, instead of looking at a value."""
+
+    def problem(self, value: float) -> str | None:
+        """Return what keeps ``value`` from being allowed, worded to follow a field's name; None when nothing does."""
+        # NaN compares false with everything, so it gets past this as the problem it is.
+        if self.minimum <= value <= self.maximum:
+            return None
+        if not math.isfinite(value):
+            return f"must be a finite number, got {value}"
+        bound = f"at least {self.minimum:,}" if value < self.minimum else f"at most {self.maximum:,}"
+        return f"must have {bound} entries, got {value}" if self.entries else f"must be {bound}, got {value:.10g}"
+
+
+PAGE_SIZE: Final = Limit("RecommendOptions.page_size", 0, 500)
+PAGE_SIZE_DEFAULT: Final = 10
+POPULARITY_WEIGHT: Final = Limit("RecommendOptions.popularity_weight", -10, 10)
+EXCLUDE_ITEM_IDS: Final = Limit("RecommendOptions.exclude_item_ids", 0, 1_000, entries=True)
+CANDIDATE_ITEM_IDS: Final = Limit("CandidateItems.item_ids", 0, 1_000, entries=True)
+EF_SEARCH: Final = Limit("SearchParameters.ef_search", 0, 1_000)
+WEIGHT: Final = Limit("WeightedItem.weight", 0, 1_000_000)
+SEED_ITEM_IDS: Final = Limit("SimilarRequest.item_ids", 1, 100, entries=True)
+CONTEXT_ITEM_IDS: Final = Limit("RelatedRequest.item_ids", 1, 100, entries=True)
+USER_IMPACT: Final = Limit("RelatedRequest.user_impact", 0, 1)
+USER_IMPACT_DEFAULT: Final = 0.5
+RECENT_ITEMS: Final = Limit("PersonalizeRequest.recent_items", 0, 200, entries=True)
+ROWS: Final = Limit("BatchRecommendRequest.rows", 1, 100, entries=True)
+
+BATCH_PAGE_SIZE_MAX: Final = 5_000
+"""What the page sizes of a batch may add up to."""
+
+VIOLATIONS_MAX: Final = 10
+"""How many wrong fields one error lists."""
+
+REQUEST_BYTES_MAX: Final = 512 * 1024
+"""Room for one request at every limit at once: 2,300 ids of 128 bytes are 300 kB."""
+
+RESPONSE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Room for a batch at every limit at once: 5,000 explained items are 0.8 MB, missing ids no more than the request."""

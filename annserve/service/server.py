@@ -1,0 +1,172 @@
+"""A grpc.aio server around the servicer: start, announce, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from annserve.domain.errors import InputError
+from annserve.domain.ports import Recommender
+from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from annserve.service.servicer import SERVICE_NAME, RecommendationServicer
+from annserve.service.settings import ServerSettings
+
+OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    # grpc shares ports by default: two servers on one port would split the calls between them, silently.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
+    ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 128),
+    # Connections are renewed now and then, so that a balancer can spread them anew.
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Less than the client's 30 s, or its pings would be answered with GOAWAY.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+_QUIET_SECONDS: Final = 0.05
+
+
+class Server:
+    """One server in one event loop, from `start` to `drain` or `stop`."""
+
+    def __init__(self, settings: ServerSettings, recommender: Recommender) -> None:
+        self._settings = settings
+        self._executor = ThreadPoolExecutor(settings.executor_threads, thread_name_prefix="annserve-search")
+        self._servicer = RecommendationServicer(recommender, self._executor, settings.deadline_max_ms)
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(options=OPTIONS)
+        self._grpc.add_registered_method_handlers(SERVICE_NAME, self._servicer.handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if settings.reflection:
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+
+    async def start(self) -> str:
+        """Serve, and say so in health; returns the address, with the port that was taken where 0 was asked for.
+
+        Raises:
+            InputError: the address cannot be listened on; the message says why and what to do.
+        """
+        host, port = _bindable(self._settings.address)
+        try:
+            bound_port = self._grpc.add_insecure_port(self._settings.address)
+        except RuntimeError as error:
+            raise InputError(f"cannot serve on {self._settings.address}: {error}", address=host, port=port) from error
+        await self._grpc.start()
+        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{bound_port}"
+
+    async def drain(self) -> None:
+        """Turn new calls away, finish those under way within the grace, stop."""
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace_ms / 1_000))
+        # Streams that watch health or reflect never end by themselves, and nothing is lost with them: once no
+        # recommendation has been under way for two looks in a row, the rest of the grace would be spent on them alone.
+        quiet_looks = 0
+        while quiet_looks < 2 and not stopping.done():
+            await asyncio.wait({stopping}, timeout=_QUIET_SECONDS)
+            quiet_looks = 0 if self._servicer.calls_under_way else quiet_looks + 1
+        await self.stop()
+        await stopping
+
+    async def stop(self) -> None:
+        """Stop at once; calls under way are cancelled."""
+        await self._grpc.stop(None)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def serve(
+    settings: ServerSettings, recommender: Recommender, ready: Callable[[str], None] = lambda _address: None
+) -> None:
+    """Serve until TERM or INT, then drain; a second signal stops at once.
+
+    Args:
+        settings: Where and how.
+        recommender: What answers, loaded: health says SERVING from the first moment.
+        ready: Called once with the address when calls are answered.
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+    asyncio.run(_serve(settings, recommender, ready), debug=False)
+
+
+async def _serve(settings: ServerSettings, recommender: Recommender, ready: Callable[[str], None]) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (second if first.is_set() else first).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    server = Server(settings, recommender)
+    try:
+        ready(await server.start())
+        await first.wait()
+        draining = asyncio.create_task(server.drain())
+        hurried = asyncio.create_task(second.wait())
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        # Ends a drain that is still on; nothing is left to do otherwise.
+        await server.stop()
+        await draining
+    finally:
+        await server.stop()
+
+
+def _bindable(address: str) -> tuple[str, int]:
+    """Return host and port of ``address`` once a plain socket could listen there.
+
+    grpc itself says neither what is wrong nor what to do, and writes to standard error on the way.
+    """
+    host, _, port_text = address.rpartition(":")
+    try:
+        port = int(port_text)
+        if not 0 <= port <= 65_535:
+            raise ValueError(f"there is no port {port}")
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        problems = [problem for family, *_, target in found if (problem := _bind_problem(family, target))]
+        # A name may stand for more addresses than this machine has; one of them is enough.
+        if len(problems) == len(found) or any(problem.errno == errno.EADDRINUSE for problem in problems):
+            raise problems[0]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot serve on {address}: {_advice(error)}", address=address) from error
+    return host, port
+
+
+def _bind_problem(family: int, target: Any) -> OSError | None:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+    except OSError as error:
+        return error
+    return None
+
+
+def _advice(error: Exception) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.EADDRINUSE:
+        return "the port is in use; stop what listens there, or choose another port (0 takes a free one)"
+    if code == errno.EACCES:
+        return "not allowed; choose a port from 1024 on"
+    if code == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; 127.0.0.1 serves this machine, 0.0.0.0 all who reach it"
+    return f"{error}; the form is host:port, for example 127.0.0.1:50051"

@@ -1,0 +1,176 @@
+"""RecommendationService on grpc.aio: what happens to a call between its bytes and the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any, Final, Never, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
+
+from annserve.domain.deadline import Deadline
+from annserve.domain.errors import DeadlineExceededError, InvalidArgumentError
+from annserve.domain.ports import Recommender
+from annserve.domain.query import Answer, Query
+from annserve.service import convert
+from annserve.service.attribution import attribution_token
+from annserve.service.request_id import HEADER, request_id_of
+from annserve.service.status import status_of
+from annserve.v1 import recommendation_service_pb2 as messages
+
+SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+
+LOOP_US: Final = 1_000.0
+"""What a query may cost on the event loop, in microseconds; while it runs, nobody else is answered."""
+
+BATCH_MARGIN_SECONDS: Final = 0.02
+"""What a batch leaves of its caller's time, at most, to bring home the rows that were done in time."""
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+_log = logging.getLogger(__name__)
+
+
+class RecommendationServicer:
+    """Answers calls from ``recommender``; work that takes long goes to ``executor``, so that the loop stays free."""
+
+    def __init__(self, recommender: Recommender, executor: Executor, deadline_max_ms: int) -> None:
+        self._recommender = recommender
+        self._executor = executor
+        self._deadline_max_seconds = deadline_max_ms / 1_000
+        self.calls_under_way = 0
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """Return what grpc needs to serve each method.
+
+        The generated registration is not used: bytes that do not decode would be answered UNKNOWN by grpc itself.
+        """
+        return {
+            "Similar": self._handler(self.similar, messages.SimilarRequest),
+            "Personalize": self._handler(self.personalize, messages.PersonalizeRequest),
+            "Related": self._handler(self.related, messages.RelatedRequest),
+            "BatchRecommend": self._handler(self.batch_recommend, messages.BatchRecommendRequest),
+        }
+
+    async def similar(self, request: messages.SimilarRequest, context: Context) -> messages.SimilarResponse:
+        """Answer `RecommendationService.Similar`."""
+        response = messages.SimilarResponse()
+        await self._answer_into(response, convert.similar_query(request), self._deadline(context))
+        return response
+
+    async def personalize(self, request: messages.PersonalizeRequest, context: Context) -> messages.PersonalizeResponse:
+        """Answer `RecommendationService.Personalize`."""
+        response = messages.PersonalizeResponse()
+        await self._answer_into(response, convert.personalize_query(request), self._deadline(context))
+        return response
+
+    async def related(self, request: messages.RelatedRequest, context: Context) -> messages.RelatedResponse:
+        """Answer `RecommendationService.Related`."""
+        response = messages.RelatedResponse()
+        await self._answer_into(response, convert.related_query(request), self._deadline(context))
+        return response
+
+    async def batch_recommend(
+        self, request: messages.BatchRecommendRequest, context: Context
+    ) -> messages.BatchRecommendResponse:
+        """Answer `RecommendationService.BatchRecommend`: row by row, letting other calls in between."""
+        deadline = self._deadline(context, margin_seconds=BATCH_MARGIN_SECONDS)
+        response = messages.BatchRecommendResponse()
+        for query in convert.batch_queries(request):
+            result = response.results.add()
+            try:
+                if isinstance(query, InvalidArgumentError):
+                    raise query
+                deadline.check("an earlier row")
+                await self._answer_into(result, query, deadline)
+            except Exception as error:  # noqa: BLE001 - a row's status takes it, and a fault is logged there
+                result.status.CopyFrom(_status(error, request_id_of(context)))
+            await asyncio.sleep(0)
+        return response
+
+    async def _answer_into(
+        self,
+        response: messages.SimilarResponse
+        | messages.PersonalizeResponse
+        | messages.RelatedResponse
+        | messages.BatchRecommendResult,
+        query: Query,
+        deadline: Deadline,
+    ) -> None:
+        if self._recommender.estimated_us(query) <= LOOP_US:
+            answer = self._recommender.recommend(query, deadline)
+        else:
+            answer = await self._off_loop(query, deadline)
+        token = attribution_token(answer.snapshot_id, query)
+        convert.write_answer(answer, token, response.recommendations, response.serving_info)
+
+    async def _off_loop(self, query: Query, deadline: Deadline) -> Answer:
+        """Return the answer, found by a thread; work still waiting for one when the call ends is never begun."""
+
+        def work() -> Answer:
+            deadline.check("waiting for a thread")
+            return self._recommender.recommend(query, deadline)
+
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.wait_for(future, deadline.at - time.monotonic())
+        except TimeoutError:
+            raise DeadlineExceededError("search") from None
+
+    def _deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
+        # None where the caller set no deadline; the stubs do not know.
+        remaining: float | None = context.time_remaining()
+        if remaining is None:
+            return Deadline.after(self._deadline_max_seconds)
+        margin = min(margin_seconds, remaining / 10)
+        return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
+
+    def _handler(
+        self, method: Callable[[Request, Context], Awaitable[Response]], request_type: type[Request]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        async def call(request: Request | InvalidArgumentError, context: Context) -> Response:
+            self.calls_under_way += 1
+            try:
+                if isinstance(request, InvalidArgumentError):
+                    raise request
+                return await method(request, context)
+            except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
+                request_id = request_id_of(context)
+                status = _status(error, request_id)
+                await _abort(context, status, request_id)
+            finally:
+                self.calls_under_way -= 1
+
+        def decode(data: bytes) -> Request | InvalidArgumentError:
+            try:
+                return request_type.FromString(data)
+            except DecodeError:
+                return InvalidArgumentError.of("request", f"must be an encoded {request_type.DESCRIPTOR.full_name}")
+
+        def encode(response: Response) -> bytes:
+            return response.SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(call, request_deserializer=decode, response_serializer=encode)
+
+
+def _status(error: Exception, request_id: str) -> status_pb2.Status:
+    """Return the status of ``error``; a fault of ours, unlike a caller's mistake, is logged with its traceback."""
+    status = status_of(error, request_id)
+    if status.code == grpc.StatusCode.INTERNAL.value[0]:
+        _log.error("call failed, request id %s", request_id, exc_info=error)
+    return status
+
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+async def _abort(context: Context, status: status_pb2.Status, request_id: str) -> Never:
+    trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()), (HEADER, request_id))
+    await context.abort(_CODES[status.code], status.message, trailing_metadata)

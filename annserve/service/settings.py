@@ -1,0 +1,20 @@
+"""How a server is to be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Plain values: `annserve.settings` reads them, with defaults and bounds, from the environment."""
+
+    address: str = "127.0.0.1:50051"
+    """Host and port; port 0 takes a free one."""
+    deadline_max_ms: int = 1_000
+    """How long a call may take, whatever its own deadline."""
+    drain_grace_ms: int = 10_000
+    """How long calls under way may go on once the server stops."""
+    reflection: bool = True
+    executor_threads: int = 2
+    """Threads for work that would hold up the event loop; each keeps a core busy."""

@@ -1,0 +1,124 @@
+"""The only table from a class of error to what goes over the wire: a code, a short message, `google.rpc` details."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from annserve.domain import errors
+from annserve.domain.errors import AnnserveError
+
+DOMAIN: Final = "annserve"
+
+MESSAGE_BYTES_MAX: Final = 256
+"""A message's length: trailers over 8 KiB may be replaced by RESOURCE_EXHAUSTED on the way, and lose the code."""
+
+ECHO_BYTES_MAX: Final = 64
+"""How much of a value that a caller sent is repeated to it, non-printable characters escaped."""
+
+RETRY_AFTER_SECONDS: Final = 1
+
+Details = Callable[[AnnserveError], Iterable[Message]]
+
+
+def _no_details(_error: AnnserveError) -> Iterable[Message]:
+    return ()
+
+
+def _bad_request(error: AnnserveError) -> Iterable[Message]:
+    violations = error.violations if isinstance(error, errors.InvalidArgumentError) else ()
+    bad_request = error_details_pb2.BadRequest()
+    for violation in violations:
+        bad_request.field_violations.add(
+            field=_clipped(violation.field, ECHO_BYTES_MAX),
+            description=_clipped(violation.description, MESSAGE_BYTES_MAX // 2),
+        )
+    yield bad_request
+
+
+def _resource(kind: str, metadata_name: str) -> Details:
+    def details(error: AnnserveError) -> Iterable[Message]:
+        name = _echo(error.metadata[metadata_name])
+        yield error_details_pb2.ResourceInfo(resource_type=f"{DOMAIN}/{kind}", resource_name=name)
+
+    return details
+
+
+def _fold_in_precondition(error: AnnserveError) -> Iterable[Message]:
+    failure = error_details_pb2.PreconditionFailure()
+    failure.violations.add(
+        type=error.reason,
+        subject=f"snapshot/{_echo(error.metadata['snapshot_id'])}",
+        description="a snapshot built with fold-in constants",
+    )
+    yield failure
+
+
+def _retry_later(_error: AnnserveError) -> Iterable[Message]:
+    yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_SECONDS))
+
+
+TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
+    errors.InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
+    errors.UnknownItemError: (grpc.StatusCode.NOT_FOUND, _resource("item", "item_id")),
+    errors.UnknownUserError: (grpc.StatusCode.NOT_FOUND, _resource("user", "user_id")),
+    errors.SnapshotNotHereError: (grpc.StatusCode.NOT_FOUND, _resource("snapshot", "wanted_id")),
+    errors.NoSnapshotError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
+    errors.DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),
+    errors.FoldInUnavailableError: (grpc.StatusCode.FAILED_PRECONDITION, _fold_in_precondition),
+}
+
+NEVER_ON_THE_WIRE: Final = (errors.SnapshotRefusedError, errors.BuildError, errors.InputError)
+"""Raised while building, loading or starting, with all their subclasses; met in a call they are faults: INTERNAL."""
+
+
+def status_of(error: Exception, request_id: str) -> status_pb2.Status:
+    """Return what ``error`` looks like to a caller: INTERNAL, with a fixed text, when it is not in the table.
+
+    The message is at most `MESSAGE_BYTES_MAX` bytes, all together under 4 KiB.
+    """
+    if not isinstance(error, AnnserveError) or type(error) not in TABLE:
+        info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id})
+        message = f"internal error; the server's log has more under request id {request_id}"
+        return _packed(grpc.StatusCode.INTERNAL, message, [info])
+    code, details = TABLE[type(error)]
+    # What an InvalidArgumentError says is all our own words, so it may be longer than an echo.
+    bytes_max = MESSAGE_BYTES_MAX if isinstance(error, errors.InvalidArgumentError) else ECHO_BYTES_MAX
+    metadata, message = {}, error.message
+    for name, value in error.metadata.items():
+        escaped = _escaped(value)
+        metadata[name] = _clipped(escaped, bytes_max)
+        # Every value in a message is in the metadata too, so that is how to find it there.
+        message = message.replace(escaped, metadata[name])
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    return _packed(code, _clipped(message, MESSAGE_BYTES_MAX), [info, *details(error)])
+
+
+def _packed(code: grpc.StatusCode, message: str, details: Iterable[Message]) -> status_pb2.Status:
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def _echo(value: str) -> str:
+    return _clipped(_escaped(value), ECHO_BYTES_MAX)
+
+
+def _escaped(value: str) -> str:
+    """Return ``value`` as `repr` shows it: letters of any script stay, what a terminal would act on does not."""
+    return repr(value)[1:-1]
+
+
+def _clipped(text: str, bytes_max: int) -> str:
+    """Return ``text``, or as much of it as fits into ``bytes_max`` bytes of UTF-8 with an ellipsis."""
+    encoded = text.encode()
+    if len(encoded) <= bytes_max:
+        return text
+    ellipsis = "…"
+    return encoded[: bytes_max - len(ellipsis.encode())].decode(errors="ignore") + ellipsis

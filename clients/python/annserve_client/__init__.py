@@ -1,0 +1,51 @@
+"""The Python client of annserve: recommendations over gRPC, with deadlines, retries and types."""
+
+from annserve_client.aio import AsyncClient
+from annserve_client.client import Client
+from annserve_client.errors import (
+    AnnserveError,
+    DeadlineError,
+    ExhaustedError,
+    FieldViolation,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+    ServerError,
+    UnavailableError,
+)
+from annserve_client.requests import Options, Personalize, Related, Similar, WeightedItem
+from annserve_client.results import (
+    LimitingRule,
+    Recommendation,
+    Recommendations,
+    ScoreExplanation,
+    SearchPath,
+    Shortfall,
+    Source,
+)
+
+__all__ = [
+    "AnnserveError",
+    "AsyncClient",
+    "Client",
+    "DeadlineError",
+    "ExhaustedError",
+    "FieldViolation",
+    "InvalidRequestError",
+    "LimitingRule",
+    "NotFoundError",
+    "Options",
+    "Personalize",
+    "PreconditionError",
+    "Recommendation",
+    "Recommendations",
+    "Related",
+    "ScoreExplanation",
+    "SearchPath",
+    "ServerError",
+    "Shortfall",
+    "Similar",
+    "Source",
+    "UnavailableError",
+    "WeightedItem",
+]

@@ -1,0 +1,51 @@
+"""How channels to annserve are set up, and how long calls may take; the same for both clients."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+SERVICE_CONFIG = (resources.files("annserve_client") / "service_config.json").read_text()
+"""Deadlines and retries, as the server's project ships them for clients in every language."""
+
+_METHOD_CONFIGS = json.loads(SERVICE_CONFIG)["methodConfig"]
+
+
+def _without_timeouts() -> str:
+    """Return `SERVICE_CONFIG` with retries alone.
+
+    Timeouts are given with each call instead: gRPC's Python library counts those of a service config from a moment
+    before the call, and ended calls that had just begun (grpc/grpc#40633, seen with 1.85).
+    """
+    methods = [{name: value for name, value in method.items() if name != "timeout"} for method in _METHOD_CONFIGS]
+    return json.dumps(json.loads(SERVICE_CONFIG) | {"methodConfig": methods})
+
+
+CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
+    ("grpc.service_config", _without_timeouts()),
+    # Channels with equal options otherwise share one connection, and so one worker of the server.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Not more often than the server's minimum of 10 s, which it answers with GOAWAY.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+def default_timeout(method: str | None, timeout_seconds: float | None) -> float:
+    """Return how long calls of ``method`` may take by default: ``timeout_seconds``, or what `SERVICE_CONFIG` says.
+
+    Args:
+        method: A method with an entry of its own, or None for all others.
+        timeout_seconds: What the user of the client wants, None where that is nothing special.
+
+    Raises:
+        ValueError: ``timeout_seconds`` is not above 0.
+    """
+    if timeout_seconds is None:
+        (seconds,) = [entry["timeout"] for entry in _METHOD_CONFIGS if entry["name"][0].get("method") == method]
+        return float(seconds.removesuffix("s"))
+    if not timeout_seconds > 0:
+        raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}")
+    return timeout_seconds

@@ -1,0 +1,124 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
+from annserve_client.channel import CHANNEL_OPTIONS, default_timeout
+from annserve_client.convert import answer_of, batch_answers_of, batch_message_of, message_of
+from annserve_client.errors import AnnserveError, error_of_call
+from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
+from annserve_client.results import Recommendations
+
+
+class Client:
+    """Asks one annserve server, or several behind one name. Threads may share it; `close` it, or use ``with``."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_seconds: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Make a client; it connects with the first call.
+
+        Args:
+            target: Where the server is, in gRPC's naming: ``127.0.0.1:50051``, ``dns:///annserve.example:50051``.
+            timeout_seconds: How long a call may take, retries included; 0.3, and 1 for a batch, unless set.
+            credentials: How to secure the connection; it is not secured unless set.
+        """
+        self._timeout_seconds = default_timeout(None, timeout_seconds)
+        self._batch_timeout_seconds = default_timeout("BatchRecommend", timeout_seconds)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+        stub = RecommendationServiceStub(self._channel)
+        self._batch = stub.BatchRecommend
+        self._methods: dict[type[Request], grpc.UnaryUnaryMultiCallable[Any, Any]] = {
+            Similar: stub.Similar,
+            Personalize: stub.Personalize,
+            Related: stub.Related,
+        }
+
+    def similar(
+        self, item_ids: Sequence[str], *, options: Options = DEFAULT_OPTIONS, timeout_seconds: float | None = None
+    ) -> Recommendations:
+        """Return the items most like one or several seed items; raises as `recommend`."""
+        return self.recommend(Similar(item_ids=item_ids, options=options), timeout_seconds=timeout_seconds)
+
+    def personalize(
+        self,
+        user_id: str | None = None,
+        *,
+        recent_items: Sequence[WeightedItem] = (),
+        options: Options = DEFAULT_OPTIONS,
+        timeout_seconds: float | None = None,
+    ) -> Recommendations:
+        """Return the items that suit a user best; raises as `recommend`."""
+        request = Personalize(user_id=user_id, recent_items=recent_items, options=options)
+        return self.recommend(request, timeout_seconds=timeout_seconds)
+
+    def related(
+        self,
+        item_ids: Sequence[str],
+        user_id: str | None = None,
+        *,
+        recent_items: Sequence[WeightedItem] = (),
+        user_impact: float | None = None,
+        options: Options = DEFAULT_OPTIONS,
+        timeout_seconds: float | None = None,
+    ) -> Recommendations:
+        """Return the items that go with what is on screen, for a user; raises as `recommend`."""
+        request = Related(
+            item_ids=item_ids, user_id=user_id, recent_items=recent_items, user_impact=user_impact, options=options
+        )
+        return self.recommend(request, timeout_seconds=timeout_seconds)
+
+    def recommend(self, request: Request, *, timeout_seconds: float | None = None) -> Recommendations:
+        """Return the answer to ``request``.
+
+        Args:
+            request: What is asked.
+            timeout_seconds: How long this call may take, retries included; the client's default unless set.
+
+        Raises:
+            AnnserveError: there is no answer; its class says what family of reasons it is of.
+        """
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            return answer_of(self._methods[type(request)](message_of(request), timeout=timeout))
+        except grpc.RpcError as error:
+            raise error_of_call(error) from error
+
+    def batch(
+        self, requests: Iterable[Request], *, timeout_seconds: float | None = None
+    ) -> list[Recommendations | AnnserveError]:
+        """Return the answer to each of up to 100 ``requests``, in their order, or why there is none.
+
+        Raises:
+            AnnserveError: the call as a whole failed.
+        """
+        timeout = self._batch_timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            return batch_answers_of(self._batch(batch_message_of(requests), timeout=timeout))
+        except grpc.RpcError as error:
+            raise error_of_call(error) from error
+
+    def close(self) -> None:
+        """Close the connection; calls under way fail."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,75 @@
+"""What can be asked. Bounds and defaults are the server's: it says which field is wrong, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a request is to be answered; None leaves a choice to the server."""
+
+    page_size: int | None = None
+    """How many items to return, 1 to 500; 10 unless set."""
+    exclude_item_ids: Sequence[str] = ()
+    """Items that must not be returned; at most 1,000."""
+    candidate_item_ids: Sequence[str] | None = None
+    """Only these may be returned, at most 1,000; empty means none, None means every item."""
+    exclude_seen: bool | None = None
+    """Whether what the user is known to have had is left out; it is, unless set."""
+    popularity_weight: float | None = None
+    """What the popularity prior counts in affinity, -10 to 10; the snapshot's own weight unless set."""
+    ef_search: int | None = None
+    """How many candidates the graph search keeps, 1 to 1,000; as the snapshot was tuned unless set."""
+    exact: bool = False
+    """Whether to compare with every eligible item instead of searching the graph."""
+    snapshot_id: str | None = None
+    """The snapshot that must answer; any unless set."""
+    strict: bool = False
+    """Whether an id without a vector fails the request instead of being listed in `missing_ids`."""
+    explain: bool = False
+    """Whether the answer says what its scores are made of and how long its stages took."""
+
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedItem:
+    """An item the user dealt with, and how much that counts: above 0, at most 1,000,000."""
+
+    item_id: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Similar:
+    """Asks for the items most like one or several seed items; 1 to 100."""
+
+    item_ids: Sequence[str]
+    options: Options = field(default=DEFAULT_OPTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Personalize:
+    """Asks for the items that suit a user best, by id, by recent items (oldest first, at most 200), or both."""
+
+    user_id: str | None = None
+    recent_items: Sequence[WeightedItem] = ()
+    options: Options = field(default=DEFAULT_OPTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Related:
+    """Asks for the items that go with what is on screen (1 to 100 items), for this user."""
+
+    item_ids: Sequence[str]
+    user_id: str | None = None
+    recent_items: Sequence[WeightedItem] = ()
+    user_impact: float | None = None
+    """How much taste counts against context, 0 to 1; 0.5 unless set."""
+    options: Options = field(default=DEFAULT_OPTIONS)
+
+
+Request = Similar | Personalize | Related

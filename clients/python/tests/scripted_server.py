@@ -1,0 +1,95 @@
+"""A server that answers each call with the next line of a script, so that a client can be watched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from annserve_client._gen import recommendation_pb2 as messages
+from annserve_client._gen import recommendation_service_pb2 as service_messages
+
+SERVICE = "annserve.v1.RecommendationService"
+TIMEOUT_SECONDS = 10.0
+ATTRIBUTION = "abc"
+
+
+class Script:
+    """What to do with each call: a response to give, or the status to fail with. The last line holds for the rest."""
+
+    def __init__(self, *lines: Any) -> None:
+        self.lines: Sequence[Any] = lines
+        self.requests: list[Any] = []
+        self.time_remaining: list[float] = []
+        self.metadata: tuple[tuple[str, str | bytes], ...] = ()
+        self.gate: threading.Event | None = None
+
+    def play(self, request: Any, context: grpc.ServicerContext) -> Any:
+        line = self.lines[min(len(self.requests), len(self.lines) - 1)]
+        self.requests.append(request)
+        self.time_remaining.append(context.time_remaining())
+        if self.gate is not None:
+            self.gate.wait(TIMEOUT_SECONDS)
+        if isinstance(line, grpc.StatusCode):
+            context.set_trailing_metadata(self.metadata)
+            context.abort(line, "as scripted")
+        return line
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[str]:
+    """Serve ``script`` for every method; gives the address."""
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in ("Similar", "Personalize", "Related", "BatchRecommend"):
+        handlers[method] = grpc.unary_unary_rpc_method_handler(
+            script.play,
+            request_deserializer=getattr(service_messages, f"{method}Request").FromString,
+            response_serializer=lambda response: response.SerializeToString(),
+        )
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    if script.gate is not None:
+        script.gate.set()
+    server.stop(None).wait(TIMEOUT_SECONDS)
+
+
+def similar_response() -> service_messages.SimilarResponse:
+    """Return an answer with every field set."""
+    return service_messages.SimilarResponse(
+        recommendations=messages.Recommendations(
+            results=[
+                messages.Recommendation(
+                    item_id="상품-1",
+                    score=2.5,
+                    source=messages.SOURCE_FOLD_IN,
+                    explanation=messages.ScoreExplanation(affinity=2.5, popularity_contribution=0.0),
+                ),
+                messages.Recommendation(item_id="item-2", score=1.5, source=messages.SOURCE_FOLD_IN),
+            ],
+            snapshot_id="s1",
+            missing_ids=["nothing"],
+            shortfall=messages.Shortfall(
+                requested_count=10,
+                returned_count=2,
+                eligible_count=2,
+                limiting_rule=messages.LIMITING_RULE_CANDIDATE_ITEMS,
+            ),
+            search_path=messages.SEARCH_PATH_EXACT,
+            selectivity=0.25,
+            user_impact=0.0,
+        ),
+        serving_info=_serving_info(),
+    )
+
+
+def _serving_info() -> messages.ServingInfo:
+    info = messages.ServingInfo(attribution_token=ATTRIBUTION)
+    info.stage_durations.add(stage="search").duration.FromMicroseconds(1_500)
+    return info

@@ -1,0 +1,56 @@
+"""A program that builds a small random model and serves it with the real engine; writes the address."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from annserve.domain.model import FoldInConstants, Histories, Model
+from annserve.engine.recommender import SnapshotRecommender
+from annserve.service.server import serve
+from annserve.service.settings import ServerSettings
+from annserve.snapshot.build import build_snapshot
+from annserve.snapshot.snapshot import load_snapshot
+from annserve.snapshot.store import SnapshotStore
+
+ITEM_COUNT, USER_COUNT, DIMENSION, HISTORY_COUNT = 600, 20, 8, 5
+
+
+def model() -> Model:
+    """Return vectors that mean nothing, with every part a snapshot can have."""
+    random = np.random.default_rng(7)
+    return Model(
+        item_ids=[f"상품-{number}" if number % 2 else f"item-{number}" for number in range(ITEM_COUNT)],
+        item_vectors=random.normal(size=(ITEM_COUNT, DIMENSION)).astype(np.float32),
+        user_ids=[f"user-{number}" for number in range(USER_COUNT)],
+        user_vectors=random.normal(size=(USER_COUNT, DIMENSION)).astype(np.float32),
+        popularity=random.random(ITEM_COUNT).astype(np.float32),
+        popularity_weight=0.3,
+        likeness_exponent=0.5,
+        recent_items_max=100,
+        fold_in=FoldInConstants(gram_weight=1.0, item_weight=39.0, target=40.0, regularization=0.1),
+        histories=Histories(
+            indptr=np.arange(USER_COUNT + 1, dtype=np.int64) * HISTORY_COUNT,
+            item_rows=random.integers(0, ITEM_COUNT, USER_COUNT * HISTORY_COUNT).astype(np.int32),
+        ),
+        trainer="random",
+    )
+
+
+def _tell(address: str) -> None:
+    sys.stdout.write(address + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        info = build_snapshot(model(), SnapshotStore(Path(folder)), threads=1)
+        recommender = SnapshotRecommender(load_snapshot(info.path))
+        serve(ServerSettings(address="127.0.0.1:0"), recommender, _tell)
+
+
+if __name__ == "__main__":
+    main()
