@@ -12,6 +12,7 @@ import typer.main
 
 from annserve.cli import app
 from annserve.settings import Settings
+from annserve.training.train import TrainingSettings
 from annserve.v1 import error_reason_pb2, recommendation_pb2, recommendation_service_pb2
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +37,18 @@ def test_every_method_is_in_the_api_page(method: str) -> None:
     assert f"| `{method}` |" in page("api.md")
 
 
-@pytest.mark.parametrize("reason", [name for name in error_reason_pb2.ErrorReason.keys()][1:])
+@pytest.mark.parametrize("reason", error_reason_pb2.ErrorReason.keys()[1:])
 def test_every_error_reason_is_in_the_api_page(reason: str) -> None:
     assert f"| `{reason.removeprefix('ERROR_REASON_')}` |" in page("api.md")
+
+
+@pytest.mark.parametrize("name", TrainingSettings.model_fields)
+def test_every_training_setting_is_in_the_training_page_with_its_defaults(name: str) -> None:
+    als, svd = (getattr(TrainingSettings(trainer=trainer), name) for trainer in ("als", "svd"))  # type: ignore[arg-type]
+    shown = [value if isinstance(value, str) else f"{value:g}" for value in (als, svd)]
+
+    other = r"" if als == svd or name == "trainer" else rf"`{re.escape(shown[1])}` "
+    assert re.search(rf"\| `{name}` \| `{re.escape(shown[0])}` \| {other}\| ", page("training.md"))
 
 
 @pytest.mark.parametrize("field", recommendation_pb2.RecommendOptions.DESCRIPTOR.fields_by_name)
@@ -54,7 +64,7 @@ def commands(command: click.Command, path: str = "annserve") -> Iterator[str]:
         yield path
 
 
-@pytest.mark.parametrize("command", commands(typer.main.get_command(app)))
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))))
 def test_every_command_is_in_the_command_page(command: str) -> None:
     assert f"`{command}" in page("commands.md")
 

@@ -158,7 +158,7 @@ def evaluate_command(
             evaluated = evaluate(
                 judged, settings, k=k, baselines=number == 0, threads=thread_count(threads), progress=progress
             )
-            rows += [_evaluated_row(one, label, k) for one in evaluated]
+            rows += [_evaluated_row(one, label if len(choices) > 1 else "", k) for one in evaluated]
     moments = [f"{datetime.fromtimestamp(ms / 1e3, UTC):%Y-%m-%d %H:%M}" for ms in (judged.split_ms, judged.end_ms)]
     rows.sort(key=lambda row: str(row["users"]) != "warm")
     print_rows(rows, as_json=as_json, title=f"{window} window {moments[0]} to {moments[1]} UTC")

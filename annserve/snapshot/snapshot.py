@@ -90,7 +90,10 @@ def load_current(store: SnapshotStore, *, cost: CostModel | None = None) -> Load
     """
     pointer = store.root / "CURRENT"
     if not pointer.exists():
-        raise NoSnapshotError(f"no snapshot is active in {store.root}", root=store.root)
+        raise NoSnapshotError(
+            f"no snapshot is active in {store.root}; `annserve train` makes one, with --demo of the bundled data",
+            root=store.root,
+        )
     history = store.history()
     refusals = [] if history else [SnapshotRefusedError(pointer, "names no snapshot")]
     for snapshot_id in dict.fromkeys((*history, *store.ids())):

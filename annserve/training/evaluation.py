@@ -27,6 +27,7 @@ ScoreUsers: TypeAlias = Callable[[Pairs], Callable[[slice], npt.NDArray[np.float
 _USERS_AT_ONCE = 256
 _RECENT_SHARE = 0.1
 _NEIGHBOURS = 20
+"""The best of 20, 50, 100 and 200 on the validation window of the bundled data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +116,7 @@ def _popularity_scores(train_pairs: Pairs, recent_share: float) -> ScoreUsers:
 
 
 def _item_knn_scores(train_pairs: Pairs) -> ScoreUsers:
-    """Score by the summed cosine similarity to the items of the history, 20 neighbours each (the best of 20, 50, 100 and 200 on
-    the validation window of the bundled data), by `implicit`."""
+    """Score by the summed cosine similarity to the items of the history, by `implicit`."""
     knn = CosineRecommender(K=_NEIGHBOURS, num_threads=1)
     with warnings.catch_warnings():
         # The library complains of a conversion that it does itself.

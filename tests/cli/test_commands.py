@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annserve.snapshot.store import SnapshotStore
+
+Annserve = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def address(trained: list[str], snapshots: Path) -> Iterator[str]:
+    """Serve what was trained, as a person would, and stop it with TERM."""
+    assert trained
+    with subprocess.Popen(
+        [sys.executable, "-m", "annserve.cli", "serve", "--address", "127.0.0.1:0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"ANNSERVE_SNAPSHOTS": str(snapshots)},
+    ) as server:
+        assert server.stderr is not None
+        first = server.stderr.readline()
+        match = re.search(r"on (127\.0\.0\.1:\d+)$", first.strip())
+        assert match, first + server.stderr.read()
+        yield match[1]
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+@pytest.mark.usefixtures("trained")
+def test_training_publishes_snapshots_and_the_last_is_live(annserve: Annserve) -> None:
+    rows = json.loads(annserve("snapshots", "list", "--json").stdout)
+
+    assert [row["live"] for row in rows] == [True, False]
+    assert {(row["items"], row["users"], row["dimension"]) for row in rows} == {(60, 40, 8)}
+    table = annserve("snapshots", "list").stdout
+    assert all(row["snapshot_id"] in table for row in rows)
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_snapshot_is_shown_and_verified(annserve: Annserve) -> None:
+    live = next(row["snapshot_id"] for row in json.loads(annserve("snapshots", "list", "--json").stdout) if row["live"])
+
+    assert json.loads(annserve("snapshots", "show", live).stdout)["snapshot_id"] == live
+    assert json.loads(annserve("snapshots", "verify", "--json").stdout) == {"snapshot_id": live, "verified": True}
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_damaged_snapshot_is_refused_with_the_reason(annserve: Annserve, snapshots: Path, tmp_path: Path) -> None:
+    live = SnapshotStore(snapshots).path(SnapshotStore(snapshots).ids()[0])
+    copy = tmp_path / live.name
+    for source in (path for path in live.rglob("*") if path.is_file()):
+        target = copy / source.relative_to(live)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = bytearray(source.read_bytes())
+        if source.name == "popularity.npy":
+            data[-1] ^= 1
+        target.write_bytes(data)
+
+    done = annserve("snapshots", "verify", "--path", copy, code=1)
+
+    assert "popularity.npy" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("trained")
+def test_rolling_back_and_activating_change_what_is_live(annserve: Annserve, snapshots: Path) -> None:
+    store = SnapshotStore(snapshots)
+    newest, older = store.ids()
+
+    annserve("snapshots", "rollback")
+    assert store.current_id() == older
+    annserve("snapshots", "activate", newest)
+    assert store.current_id() == newest
+    assert "nothing to remove" in annserve("snapshots", "prune", "--keep", "2").stderr
+
+
+def test_a_query_is_answered_in_ids_of_any_script(annserve: Annserve, address: str) -> None:
+    answer = json.loads(annserve("query", "similar", "--item", "작품 4", "--address", address, "--json").stdout)
+
+    assert len(answer["results"]) == 10
+    assert all(int(row["item_id"].removeprefix("작품 ")) % 2 == 0 for row in answer["results"][:5])
+    assert "작품" in annserve("query", "similar", "--item", "작품 4", "--address", address).stdout
+
+
+def test_people_and_machines_can_ask_every_question(annserve: Annserve, address: str) -> None:
+    at = ("--address", address)
+    folded = annserve("query", "personalize", "--recent", "작품 2=2", "--recent", "작품 4", *at, "--json")
+    blend = annserve(
+        "query", "related", "--item", "작품 2", "--user", "회원-3", "--user-impact", "0.4", *at, "--explain"
+    )
+
+    assert json.loads(folded.stdout)["results"][0]["source"] == "fold_in"
+    assert "likeness" in blend.stdout
+    assert "user impact 0.4" in blend.stderr
+    assert "took: query_vectors" in blend.stderr
+
+
+def test_what_the_server_refuses_ends_with_one_line(annserve: Annserve, address: str) -> None:
+    done = annserve("query", "similar", "--item", "작품 4", "-k", "501", "--address", address, code=1)
+
+    assert "page_size" in done.stderr
+    assert "500" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_names_are_shown_and_understood(annserve: Annserve, address: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "names.parquet"
+    ids = [f"작품 {number}" for number in range(60)]
+    pq.write_table(pa.table({"id": ids, "title": [f"Title {number}" for number in range(60)]}), path)
+    names = ("--names", f"{path}:id:title", "--address", address)
+
+    answer = json.loads(annserve("query", "similar", "--item", "title 58", *names, "--json").stdout)
+
+    assert all(row["name"] == row["item_id"].replace("작품", "Title") for row in answer["results"])
+    assert "작품 58" not in [row["item_id"] for row in answer["results"]]
+    assert "is part of 60 names" in annserve("query", "similar", "--item", "title", *names, code=1).stderr
+
+
+def test_a_port_in_use_is_said_in_one_line(annserve: Annserve, address: str) -> None:
+    done = annserve("serve", "--address", address, code=1)
+
+    assert address in done.stderr
+    assert "in use" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_said_with_what_to_do(annserve: Annserve) -> None:
+    done = annserve("query", "similar", "--item", "a", "--address", "127.0.0.1:1", "--timeout", "0.5", code=1)
+
+    assert "is a server running there?" in done.stderr
+
+
+def test_serving_without_a_snapshot_says_how_to_get_one(tmp_path: Path, annserve: Annserve) -> None:
+    done = annserve("serve", "--snapshots", tmp_path, "--address", "127.0.0.1:0", code=1)
+
+    assert "annserve train" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_evaluation_prints_every_recommender_for_both_cohorts(
+    annserve: Annserve, trained: list[str], purchases: Path
+) -> None:
+    rows = json.loads(
+        annserve("evaluate", purchases, *trained, "--set", "factors=8", "--split", "0.7", "--json").stdout
+    )
+
+    assert {row["recommender"] for row in rows} == {
+        "annserve (implicit-als)",
+        "item-kNN",
+        "recent popularity",
+        "all-time popularity",
+    }
+    assert all(0 <= row["recall@20"] <= 1 for row in rows)
+
+
+def test_settings_are_compared_on_the_validation_window_only(
+    annserve: Annserve, trained: list[str], purchases: Path
+) -> None:
+    swept = ("evaluate", purchases, *trained, "--set", "factors=4,8", "--split", "2026-03-20", "--json")
+
+    rows = json.loads(annserve(*swept, "--window", "validation").stdout)
+
+    assert {row["recommender"] for row in rows if row["recommender"].startswith("annserve")} == {
+        "annserve (implicit-als) factors=4",
+        "annserve (implicit-als) factors=8",
+    }
+    assert "validation" in annserve(*swept, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "nowhere.csv"), "nowhere.csv"),
+        (("train",), "--demo"),
+        (("train", "--demo", "--set", "factrs=8"), "there is no such setting"),
+        (("train", "--demo", "--set", "factors=0"), "factors"),
+        (("train", "--demo", "--set", "factors"), "NAME=VALUE"),
+        (("evaluate", "--demo", "--split", "yesterday"), "like 0.8"),
+        (("snapshots", "activate", "../elsewhere"), "snapshot_id"),
+        (("bench", "search", "--vectors", "nowhere.npy"), "--queries"),
+    ],
+)
+def test_the_first_mistakes_are_answered_with_what_to_do(
+    arguments: tuple[str, ...], said: str, annserve: Annserve
+) -> None:
+    expected_code = 2 if said in ("--demo", "NAME=VALUE", "like 0.8", "--queries") else 1
+
+    done = annserve(*arguments, code=expected_code)
+
+    assert said in done.stderr
+
+
+def test_a_wrong_setting_in_the_environment_is_named(annserve: Annserve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNSERVE_DRAIN_GRACE_MS", "-1")
+
+    assert "ANNSERVE_DRAIN_GRACE_MS" in annserve("snapshots", "verify", code=1).stderr
+
+
+def test_vectors_made_elsewhere_are_served(annserve: Annserve, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "items.npy", rng.normal(size=(300, 8)))
+    (tmp_path / "ids.txt").write_text("\n".join(f"item-{n}" for n in range(300)), encoding="utf-8")
+
+    done = annserve(
+        "import-vectors", "--item-vectors", tmp_path / "items.npy", "--item-ids", tmp_path / "ids.txt",
+        "--fold-in", "40,0.1", "--snapshots", tmp_path / "snapshots", "--json",
+    )  # fmt: skip
+
+    shown = json.loads(done.stdout)
+    assert shown["live"]
+    assert "whole" in annserve("snapshots", "verify", "--snapshots", tmp_path / "snapshots").stderr
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_search_benchmark_reports_every_filter_of_both_spaces(annserve: Annserve) -> None:
+    measured = json.loads(annserve("bench", "search", "--json").stdout)
+
+    assert set(measured) == {"affinity", "likeness"}
+    for space in measured.values():
+        filters = {row["filter"]: row for row in space["filters"]}
+        assert {"none", "random 50.0%", "random 0.1%", "lowest-norm half", "one cluster"} <= set(filters)
+        assert all(row["complete"] for row in filters.values())
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_doctor_finds_a_trained_machine_fit(annserve: Annserve) -> None:
+    findings = {row["check"]: row for row in json.loads(annserve("doctor", "--json").stdout)}
+
+    assert findings["protobuf"]["state"] == "ok"
+    assert findings["snapshot"]["state"] == "ok"
+    assert "60 items" in findings["snapshot"]["detail"]
+
+
+def test_ctrl_c_in_training_leaves_nothing_behind(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "annserve.cli", "train", "--demo", "--snapshots", str(tmp_path / "snapshots")],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stderr is not None
+        # The lock file appears when the build begins to write.
+        while training.poll() is None and not (tmp_path / "snapshots").exists():
+            os.sched_yield()
+        training.send_signal(signal.SIGINT)
+        said = training.stderr.read()
+
+    assert training.returncode == 130
+    assert "Traceback" not in said
+    assert not [path for path in (tmp_path / "snapshots").iterdir() if not path.name.startswith(".lock")]
