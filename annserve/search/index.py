@@ -1,0 +1,248 @@
+"""One searchable space: complete answers at every selectivity, by graph or exact search, whichever is cheaper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from annserve.domain.arrays import Rows, Scores, Vectors, checked_queries
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.errors import InvalidArgumentError
+from annserve.domain.query import SearchPath
+from annserve.search.bands import Bands
+from annserve.search.cost import CostModel
+from annserve.search.exact import exact_scores, exact_top_k_batch, top_k
+from annserve.search.graph import Graph
+from annserve.search.planner import Planner
+from annserve.search.points import Points
+from annserve.search.restriction import Restriction
+
+_Found: TypeAlias = tuple[Rows, Scores]
+_NOBODY: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SearchResult:
+    """The best rows for one query, best first; ties are in order of row."""
+
+    rows: Rows
+    scores: Scores
+    path: SearchPath
+    eligible_count: int
+    """How many rows could have been returned."""
+
+
+class SpaceIndex:
+    """Searches one space. Read-only: threads may share it, and children may inherit it through a fork."""
+
+    def __init__(
+        self,
+        points: Points,
+        graph: Graph | None = None,
+        *,
+        bands: Bands | None = None,
+        cost: CostModel | None = None,
+        recall_target: float = 0.98,
+    ) -> None:
+        """Join ``points`` with their ``graph``; without one, or without ``bands``, more goes to exact search.
+
+        Args:
+            points: At least one.
+            graph: Built on these points.
+            bands: What `measure_bands` said of that graph.
+            cost: Measured here, in a few milliseconds, when not given.
+            recall_target: The share of the exact top k that must be expected of the graph before it is used.
+
+        Raises:
+            InvalidArgumentError: ``points`` is empty, or ``graph`` is of other points.
+        """
+        if len(points) == 0:
+            raise InvalidArgumentError.of("points", "must not be empty")
+        if graph is not None and not graph.recognise(points):
+            raise InvalidArgumentError.of("graph", "must be built on the same points")
+        self.points = points
+        self.graph = graph
+        self.count = len(points)
+        self.dimension = points.dimension
+        self._planner = Planner(
+            norms=points.norms(),
+            bands=bands or Bands(edges=(), levels=()),
+            cost=cost or CostModel.measure(points, graph),
+            ef_search=1 if graph is None else graph.recipe.ef_search,
+            recall_target=recall_target,
+        )
+
+    def search(
+        self,
+        query: Vectors,
+        k: int,
+        *,
+        restriction: Restriction | None = None,
+        excluded: Rows | None = None,
+        ef_search: int | None = None,
+        exact: bool = False,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> SearchResult:
+        """Return the ``min(k, eligible)`` best rows for ``query``.
+
+        Args:
+            query: ``(dimension,)``, finite.
+            k: At least 1.
+            restriction: The only rows that may be returned; None allows all.
+            excluded: Rows that may not be returned, in any order, repeated or not.
+            ef_search: A longer search list than the planner would choose. A shorter one changes nothing: the
+                promised recall is not for sale.
+            exact: Whether to pass by the graph.
+            deadline: Looked at between chunks of a long exact search.
+
+        Raises:
+            InvalidArgumentError: an argument is outside what is stated above.
+            DeadlineExceededError: the deadline passed during exact search.
+        """
+        query = self._checked_query(query)
+        unwanted = _NOBODY if excluded is None else self._checked_excluded(excluded)
+        eligible_count = self._eligible_count(restriction, unwanted)
+        k = min(_checked_k(k), eligible_count)
+        found: _Found | None = None
+        if self.graph is not None and not exact and k:
+            found = self._by_graph(self.graph, query, k, restriction, unwanted, ef_search or 0)
+        path = SearchPath.HNSW if found else SearchPath.EXACT
+        rows, scores = found or self._by_scan(query, k, restriction, excluded, deadline)
+        return SearchResult(rows=rows, scores=scores, path=path, eligible_count=eligible_count)
+
+    def search_batch(self, queries: Vectors, k: int, *, ef_search: int | None = None) -> tuple[Rows, Scores]:
+        """Return the ``min(k, count)`` best rows for each query, rows and scores of shape ``(q, min(k, count))``.
+
+        Raises:
+            InvalidArgumentError: ``queries`` is not ``(q, dimension)`` and finite, or ``k`` is below 1.
+        """
+        queries = checked_queries(queries, self.dimension, field="queries")
+        if queries.ndim != 2:
+            raise InvalidArgumentError.of("queries", f"must have shape (q, {self.dimension})")
+        k = min(_checked_k(k), self.count)
+        levels = self._planner.levels(k, None, 0)
+        found: tuple[Rows, Scores | None] | None = None
+        if self.graph is not None and levels and len(queries):
+            found = self.graph.search_scored(queries, k, max(levels[0].ef_search, ef_search or 0))
+        if found is None:
+            return exact_top_k_batch(self.points, queries, k)
+        rows, scores = found
+        return (rows, scores) if scores is not None else self._ranked(queries, rows)
+
+    def score_rows(self, query: Vectors, rows: Rows) -> Scores:
+        """Return the exact scores of ``rows`` for ``query``, in the order given.
+
+        Raises:
+            InvalidArgumentError: ``query`` is not ``(dimension,)`` and finite, or a row is not of this space.
+        """
+        query = self._checked_query(query)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.count):
+            raise InvalidArgumentError.of("rows", f"must be 0 to {self.count - 1}")
+        return self.points.scores(query, rows)
+
+    def estimated_us(
+        self, k: int, *, restriction: Restriction | None = None, excluded_count: int = 0, exact: bool = False
+    ) -> float:
+        """Return about how many microseconds `search` would take with these arguments."""
+        if self.graph is not None and not exact:
+            levels = self._planner.levels(k, restriction, excluded_count)
+            if levels:
+                return self._planner.graph_us(levels[0])
+        return self._planner.exact_us(restriction)
+
+    def _by_graph(
+        self,
+        graph: Graph,
+        query: Vectors,
+        k: int,
+        restriction: Restriction | None,
+        unwanted: frozenset[int],
+        ef_search: int,
+    ) -> _Found | None:
+        """Return ``k`` rows the graph is trusted with, or None when it finds too few or is not worth asking."""
+        is_open = restriction is None and not unwanted
+        for level in self._planner.levels(k, restriction, len(unwanted)):
+            depth = k if is_open else min(level.reach, self.count)
+            found = graph.search_scored(query, depth, max(level.ef_search, ef_search))
+            if found is None:
+                return None
+            rows, scores = found
+            if scores is None:
+                rows, scores = self._ranked(query[None, :], rows)
+            if is_open:
+                return rows[0], scores[0]
+            places = _kept(rows[0], k, restriction, unwanted)
+            # What was measured is recall down to `reach`, whose mean place is half of that. Rows that all stand
+            # further down, behind rows that were refused, are found less often than was measured.
+            if len(places) == k and sum(places) <= k * level.reach / 2:
+                return rows[0, places], scores[0, places]
+        return None
+
+    def _ranked(self, queries: Vectors, rows: Rows) -> _Found:
+        """Return each query's own rows, best first by their exact scores, and those."""
+        scores = self.points.scores_of_each(queries, rows)
+        order = np.lexsort((rows, -scores), axis=-1)
+        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _by_scan(
+        self, query: Vectors, k: int, restriction: Restriction | None, excluded: Rows | None, deadline: Deadline
+    ) -> _Found:
+        if restriction is None:
+            scores = exact_scores(self.points, query, deadline=deadline)
+            if excluded is not None:
+                scores[excluded] = -np.inf
+            return top_k(scores, k)
+        scores = self._restricted_scores(query, restriction, deadline)
+        if excluded is not None:
+            scores[restriction.positions(excluded)] = -np.inf
+        positions, scores = top_k(scores, k)
+        return restriction.rows[positions], scores
+
+    def _restricted_scores(self, query: Vectors, restriction: Restriction, deadline: Deadline) -> Scores:
+        """Return the scores of the allowed rows, in their order, by the cheaper of the two ways."""
+        if not self._planner.gathers(restriction):
+            return exact_scores(self.points, query, deadline=deadline)[restriction.rows]
+        gathered = self._planner.selection(restriction).gather(self.points, restriction.rows)
+        if gathered is not None:
+            return exact_scores(gathered, query, deadline=deadline)
+        return exact_scores(self.points, query, restriction.rows, deadline=deadline)
+
+    def _checked_query(self, query: Vectors) -> Vectors:
+        query = checked_queries(query, self.dimension)
+        if query.ndim != 1:
+            raise InvalidArgumentError.of("query", f"must have shape ({self.dimension},), got {query.shape}")
+        return query
+
+    def _checked_excluded(self, excluded: Rows) -> frozenset[int]:
+        unwanted = frozenset(excluded.tolist())
+        if unwanted and not 0 <= min(unwanted) <= max(unwanted) < self.count:
+            raise InvalidArgumentError.of("excluded", f"rows must be 0 to {self.count - 1}")
+        return unwanted
+
+    def _eligible_count(self, restriction: Restriction | None, unwanted: frozenset[int]) -> int:
+        if restriction is None:
+            return self.count - len(unwanted)
+        if restriction.count != self.count:
+            raise InvalidArgumentError.of("restriction", f"is of {restriction.count} rows, the space of {self.count}")
+        if not unwanted:
+            return len(restriction)
+        return len(restriction) - len(restriction.positions(np.fromiter(unwanted, np.int64)))
+
+
+def _kept(rows: Rows, k: int, restriction: Restriction | None, unwanted: frozenset[int]) -> list[int]:
+    """Return the places of the first ``k`` of ranked ``rows`` that may be returned, fewer when there are no more."""
+    places = None if restriction is None else restriction.mask[rows].nonzero()[0]
+    if not unwanted:
+        return [] if places is None else places[:k].tolist()
+    candidates = (
+        enumerate(rows.tolist()) if places is None else zip(places.tolist(), rows[places].tolist(), strict=True)
+    )
+    return [place for place, row in candidates if row not in unwanted][:k]
+
+
+def _checked_k(k: int) -> int:
+    if k < 1:
+        raise InvalidArgumentError.of("k", f"must be at least 1, got {k}")
+    return k
