@@ -31,7 +31,8 @@ def generate(folder: Path) -> Path:
     # The plugins of mypy-protobuf are programs beside this Python.
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     arguments = ["protoc", *(f"-I{include}" for include in includes)]
-    arguments += [f"--{kind}_out={folder}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    arguments += [f"--{kind}_out={folder}" for kind in ("python", "grpc_python")]
+    arguments += [f"--{kind}_out=quiet:{folder}" for kind in ("mypy", "mypy_grpc")]
     if protoc.main([*arguments, *PROTOS]) != 0:
         sys.exit("protoc failed; its message is above")
     package = folder / "annserve" / "v1"

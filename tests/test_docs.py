@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -44,7 +44,7 @@ def test_every_error_reason_is_in_the_api_page(reason: str) -> None:
 
 @pytest.mark.parametrize("name", TrainingSettings.model_fields)
 def test_every_training_setting_is_in_the_training_page_with_its_defaults(name: str) -> None:
-    als, svd = (getattr(TrainingSettings(trainer=trainer), name) for trainer in ("als", "svd"))  # type: ignore[arg-type]
+    als, svd = (getattr(TrainingSettings(trainer=trainer), name) for trainer in ("als", "svd"))
     shown = [value if isinstance(value, str) else f"{value:g}" for value in (als, svd)]
 
     other = r"" if als == svd or name == "trainer" else rf"`{re.escape(shown[1])}` "
@@ -56,11 +56,11 @@ def test_every_option_of_a_request_is_in_the_api_page(field: str) -> None:
     assert re.search(rf"\| `{field}[`.]", page("api.md"))
 
 
-def commands(command: click.Command, path: str = "annserve") -> Iterator[str]:
-    if isinstance(command, click.Group):
-        for name, child in command.commands.items():
-            yield from commands(child, f"{path} {name}")
-    else:
+def commands(command: Any, path: str = "annserve") -> Iterator[str]:
+    children = getattr(command, "commands", {})
+    for name, child in children.items():
+        yield from commands(child, f"{path} {name}")
+    if not children:
         yield path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -33,9 +34,8 @@ def checked_queries(queries: npt.ArrayLike, dimension: int, *, field: str = "que
     if array.ndim not in (1, 2) or array.shape[-1] != dimension:
         raise InvalidArgumentError.of(field, f"must have {dimension} dimensions, got shape {array.shape}")
     # One dot product is finite only if every entry is, and if no squared norm overflows.
-    flat = array.reshape(-1)
-    if array.ndim == 1 and not np.isfinite(np.dot(flat, flat)):
-        raise InvalidArgumentError.of(field, "must be finite, with a norm that float32 can hold")
-    if array.ndim == 2 and not np.isfinite(np.einsum("ij,ij->i", array, array)).all():
-        raise InvalidArgumentError.of(field, "must be finite, with norms that float32 can hold")
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.dot(array, array) if array.ndim == 1 else np.einsum("ij,ij->i", array, array).sum()
+    if not math.isfinite(norms):
+        raise InvalidArgumentError.of(field, "must be finite, with a squared norm that float32 can hold")
     return array

@@ -51,7 +51,8 @@ def likeness_of(snapshot: Snapshot, *item_ids: str) -> Vectors:
     vectors = np.asarray(snapshot.item_vectors, dtype=np.float64)
     norms = np.linalg.norm(vectors, axis=1)
     seed = np.mean([vectors[row] / norms[row] for row in rows_of(snapshot, item_ids)], axis=0)
-    return (vectors @ seed / norms**snapshot.likeness_exponent).astype(np.float32)
+    likeness: Vectors = (vectors @ seed / norms**snapshot.likeness_exponent).astype(np.float32)
+    return likeness
 
 
 def affinity_of(snapshot: Snapshot, user_vector: Vectors, weight: float = 0.3) -> Vectors:

@@ -129,7 +129,6 @@ def test_a_disk_that_is_full_is_noticed(affinity: Built) -> None:
         affinity.graph.save(Path("/dev/full"))
 
 
-@pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize(
     ("queries", "k"),
     [
