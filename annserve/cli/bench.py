@@ -11,16 +11,21 @@ import typer
 
 from annserve.cli.options import SnapshotsOption, live_id, open_store
 from annserve.cli.output import JsonOption, print_json, print_rows, progress_bars
-from annserve.domain.arrays import Vectors
+from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.errors import InputError
 from annserve.domain.model import Space
 from annserve.search.benchmark import SearchBenchmark, benchmark_index, benchmark_vectors
-from annserve.snapshot.queries import likeness_queries
+from annserve.snapshot.queries import QUERIES_MAX as TUNING_QUERIES_MAX
+from annserve.snapshot.queries import affinity_queries, likeness_queries
 from annserve.snapshot.snapshot import Snapshot, load_snapshot
 
 app = typer.Typer(help="Measure, repeatably.", no_args_is_help=True)
 
 _QUERIES_MAX = 1_000
+_QUERIES_MIN = 64
+"""With fewer queries left that no graph was tuned with, those take part that were."""
+_BUILD_SEED = 0
+_SEED = 1
 
 
 @app.callback()
@@ -64,7 +69,7 @@ def search(
             snapshot = load_snapshot(store.path(live_id(store)))
             measured = {
                 "affinity": benchmark_index(snapshot.affinity, _user_queries(snapshot), progress=progress),
-                "likeness": benchmark_index(snapshot.likeness, _item_queries(snapshot), progress=progress),
+                "likeness": benchmark_index(snapshot.likeness, *_item_queries(snapshot), progress=progress),
             }
     if as_json:
         print_json({space: figures.as_plain() for space, figures in measured.items()})
@@ -82,19 +87,27 @@ def _matrix(path: Path) -> Vectors:
 
 def _user_queries(snapshot: Snapshot) -> Vectors:
     """Return affinity queries: users' vectors with the prior's weight, or items' where there are no users."""
-    source = snapshot.user_vectors if len(snapshot.users) else snapshot.item_vectors
-    chosen = source[_sample(len(source))]
-    weights = np.full((len(chosen), 1), snapshot.popularity_weight, dtype=np.float32)
-    return np.hstack([chosen, weights])
+    users, items, weight = snapshot.user_vectors, snapshot.item_vectors, snapshot.popularity_weight
+    source = users if len(users) else items
+    rows = np.random.default_rng(_SEED).permutation(len(source))[: _QUERIES_MAX + TUNING_QUERIES_MAX]
+    weights = np.full((len(rows), 1), weight, dtype=np.float32)
+    queries = np.hstack([source[rows], weights])
+    return queries[_untuned(queries, affinity_queries(users, items, weight, seed=_BUILD_SEED))]
 
 
-def _item_queries(snapshot: Snapshot) -> Vectors:
-    """Return likeness queries: items, and baskets of items, other ones than the snapshot was tuned with."""
-    return likeness_queries(snapshot.item_vectors, snapshot.histories, seed=1)[0][:_QUERIES_MAX]
+def _item_queries(snapshot: Snapshot) -> tuple[Vectors, Rows]:
+    """Return likeness queries, items and baskets of items, and the row of the seed of each."""
+    items, histories = snapshot.item_vectors, snapshot.histories
+    queries, own_rows = likeness_queries(items, histories, seed=_SEED)
+    chosen = _untuned(queries, likeness_queries(items, histories, seed=_BUILD_SEED)[0])
+    return queries[chosen], own_rows[chosen]
 
 
-def _sample(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.sort(np.random.default_rng(1).permutation(count)[:_QUERIES_MAX])
+def _untuned(queries: Vectors, tuned: Vectors) -> Rows:
+    """Return where the queries stand that are none of those a graph was ``tuned`` with."""
+    known = {query.tobytes() for query in tuned}
+    fresh = [place for place, query in enumerate(queries) if query.tobytes() not in known]
+    return np.array(fresh if len(fresh) >= _QUERIES_MIN else range(len(queries)), dtype=np.int64)[:_QUERIES_MAX]
 
 
 def _print(space: str, figures: SearchBenchmark) -> None:

@@ -24,7 +24,7 @@ from annserve.search.exact import exact_top_k, exact_top_k_batch
 from annserve.search.graph import Graph
 from annserve.search.index import SearchResult, SpaceIndex
 from annserve.search.points import Points
-from annserve.search.recall import recall_of
+from annserve.search.recall import recall_of, without_own
 from annserve.search.recipe import Recipe, Reduction
 from annserve.search.restriction import Restriction
 from annserve.search.tune import tune
@@ -129,23 +129,29 @@ def _of_unit_length(vectors: Vectors) -> Vectors:
 
 
 def benchmark_index(
-    index: SpaceIndex, queries: Vectors, *, seed: int = 0, progress: Progress = no_progress
+    index: SpaceIndex,
+    queries: Vectors,
+    own_rows: Rows | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> SearchBenchmark:
     """Measure a space that is ready to serve.
 
     Args:
         index: The space.
         queries: ``(q, dimension)``, at best 1,000 that took no part in tuning.
+        own_rows: ``(q,)``: for likeness, the row of each seed, which does not count as found; -1 for none. One row
+            more is asked for instead.
         seed: Of the random filters.
         progress: Told of every filter.
     """
     queries = np.ascontiguousarray(queries, np.float32)
-    exact, _ = exact_top_k_batch(index.points, queries, TUNED_DEPTH)
+    asked = _Asked(queries=queries, own_rows=own_rows)
     # Spread out: files of queries are often sorted, the easy ones first.
-    stride = slice(None, None, max(len(queries) // _FILTERED_QUERIES, 1))
-    few = queries[stride]
-    filters = [_open_figures(index, few, exact[stride])]
-    for step, (name, rows) in enumerate(_filters(index.points, few, np.random.default_rng(seed))):
+    few = asked.part(slice(None, None, max(len(queries) // _FILTERED_QUERIES, 1)))
+    filters = [_open_figures(index, few)]
+    for step, (name, rows) in enumerate(_filters(index.points, few.queries, np.random.default_rng(seed))):
         progress(f"filter: {name}", step, None)
         filters.append(_filter_figures(index, few, name, rows))
     filters.append(_history_figures(index, few))
@@ -154,9 +160,29 @@ def benchmark_index(
         dimension=index.dimension,
         query_count=len(queries),
         recipe=None if index.graph is None else index.graph.recipe,
-        direct=() if index.graph is None else _direct_figures(index, index.graph, queries, exact),
+        direct=() if index.graph is None else _direct_figures(index, index.graph, asked),
         filters=tuple(filters),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Asked:
+    """Queries, and a row that does not count for each."""
+
+    queries: Vectors
+    own_rows: Rows | None
+
+    @property
+    def k(self) -> int:
+        """How many rows to ask for, so that ten remain without the own one."""
+        return TUNED_DEPTH + (self.own_rows is not None)
+
+    def part(self, part: slice) -> _Asked:
+        return _Asked(queries=self.queries[part], own_rows=None if self.own_rows is None else self.own_rows[part])
+
+    def counted(self, rows: Rows) -> Rows:
+        """Return the rows that count of those found, ``(q, k)``."""
+        return without_own(rows, self.own_rows, TUNED_DEPTH)
 
 
 def _filters(points: Points, queries: Vectors, random: np.random.Generator) -> Iterator[tuple[str, Rows]]:
@@ -173,75 +199,82 @@ def _filters(points: Points, queries: Vectors, random: np.random.Generator) -> I
     yield "far cluster", exact_top_k(points, -queries[0], size)[0]
 
 
-def _open_figures(index: SpaceIndex, queries: Vectors, exact: Rows) -> FilterFigures:
-    results, rate = _timed(lambda: [index.search(query, TUNED_DEPTH) for query in queries], len(queries))
-    return _figures("none", 1.0, index.points, queries, exact, results, rate)
+def _open_figures(index: SpaceIndex, asked: _Asked) -> FilterFigures:
+    exact = asked.counted(exact_top_k_batch(index.points, asked.queries, asked.k)[0])
+    results, rate = _timed(lambda: [index.search(query, asked.k) for query in asked.queries], len(asked.queries))
+    return _figures("none", 1.0, index.points, asked, exact, results, rate)
 
 
-def _filter_figures(index: SpaceIndex, queries: Vectors, name: str, rows: Rows) -> FilterFigures:
+def _filter_figures(index: SpaceIndex, asked: _Asked, name: str, rows: Rows) -> FilterFigures:
     restriction = Restriction(rows, index.count)
-    places, _ = exact_top_k_batch(index.points.gather(restriction.rows), queries, TUNED_DEPTH)
-    exact = restriction.rows[places]
+    places, _ = exact_top_k_batch(index.points.gather(restriction.rows), asked.queries, asked.k)
+    exact = asked.counted(restriction.rows[places])
     results, rate = _timed(
-        lambda: [index.search(query, TUNED_DEPTH, restriction=restriction) for query in queries], len(queries)
+        lambda: [index.search(query, asked.k, restriction=restriction) for query in asked.queries],
+        len(asked.queries),
     )
-    return _figures(name, len(restriction) / index.count, index.points, queries, exact, results, rate)
+    return _figures(name, len(restriction) / index.count, index.points, asked, exact, results, rate)
 
 
-def _history_figures(index: SpaceIndex, queries: Vectors) -> FilterFigures:
+def _history_figures(index: SpaceIndex, asked: _Asked) -> FilterFigures:
     """Exclude each query's own best rows, as the history of a user does."""
-    ranked, _ = exact_top_k_batch(index.points, queries, _HISTORY_SIZE + TUNED_DEPTH)
-    histories, exact = ranked[:, :_HISTORY_SIZE], ranked[:, _HISTORY_SIZE:]
+    ranked, _ = exact_top_k_batch(index.points, asked.queries, _HISTORY_SIZE + asked.k)
+    histories = ranked[:, :_HISTORY_SIZE]
+    exact = asked.counted(ranked[:, _HISTORY_SIZE:])
     results, rate = _timed(
         lambda: [
-            index.search(query, TUNED_DEPTH, excluded=history)
-            for query, history in zip(queries, histories, strict=True)
+            index.search(query, asked.k, excluded=history)
+            for query, history in zip(asked.queries, histories, strict=True)
         ],
-        len(queries),
+        len(asked.queries),
     )
     share = 1 - histories.shape[1] / index.count
-    return _figures(f"best {_HISTORY_SIZE} excluded", share, index.points, queries, exact, results, rate)
+    return _figures(f"best {_HISTORY_SIZE} excluded", share, index.points, asked, exact, results, rate)
 
 
 def _figures(
     name: str,
     selectivity: float,
     points: Points,
-    queries: Vectors,
+    asked: _Asked,
     exact: Rows,
     results: list[SearchResult],
     queries_per_second: float,
 ) -> FilterFigures:
-    complete = all(len(result.rows) == min(TUNED_DEPTH, result.eligible_count) for result in results)
-    found = np.array([result.rows for result in results]) if complete else exact[:, :0]
+    complete = all(len(result.rows) == min(asked.k, result.eligible_count) for result in results)
+    found = asked.counted(np.array([result.rows for result in results])) if complete else exact[:, :0]
     return FilterFigures(
         filter=name,
         selectivity=selectivity,
-        recall=recall_of(points, queries, exact, found),
+        recall=recall_of(points, asked.queries, exact, found),
         queries_per_second=queries_per_second,
         hnsw_share=sum(result.path is SearchPath.HNSW for result in results) / len(results),
         complete=complete,
     )
 
 
-def _direct_figures(index: SpaceIndex, graph: Graph, queries: Vectors, exact: Rows) -> tuple[DirectFigures, ...]:
+def _direct_figures(index: SpaceIndex, graph: Graph, asked: _Asked) -> tuple[DirectFigures, ...]:
+    queries, k = asked.queries, min(asked.k, index.count)
+    exact = asked.counted(exact_top_k_batch(index.points, queries, k)[0])
     native, native_queries = _native(graph, queries)
+
+    def recall(found: Any) -> float:
+        rows = np.asarray(found, np.int64).reshape(len(queries), k)
+        return recall_of(index.points, queries, exact, asked.counted(rows))
 
     def compared(calls: str, ours: Callable[[], Any], direct: Callable[[], Any]) -> DirectFigures:
         # One after the other, several times over, so that neither has the quieter machine.
         timed = [(_timed(ours, len(queries), 1), _timed(direct, len(queries), 1)) for _ in range(_REPEATS)]
         rate, direct_rate = max(pair[0][1] for pair in timed), max(pair[1][1] for pair in timed)
-        rows, direct_rows = (np.asarray(found, np.int64).reshape(exact.shape) for found in (ours(), direct()))
         return DirectFigures(
             calls=calls,
-            recall=recall_of(index.points, queries, exact, rows),
-            direct_recall=recall_of(index.points, queries, exact, direct_rows),
+            recall=recall(ours()),
+            direct_recall=recall(direct()),
             queries_per_second=rate,
             direct_queries_per_second=direct_rate,
             slower_percent=(direct_rate / rate - 1) * 100,
         )
 
-    k = exact.shape[1]
     return (
         compared(
             "one by one",

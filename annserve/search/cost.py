@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annserve.domain.arrays import Rows, Vectors
+from annserve.search.candidates import kept, ranked
 from annserve.search.exact import exact_top_k
 from annserve.search.graph import Graph
 from annserve.search.points import Points
@@ -16,22 +17,25 @@ from annserve.search.points import Points
 _SCANNED_ROWS = 1 << 15
 _GATHERED_ROWS = 1 << 11
 _REPEATS = 8
+_UNWANTED = frozenset({-1})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Microseconds of one query on one core, linear in the length of the search list or the number of rows."""
+    """Microseconds of one query on one core, linear in the length of the search list and the number of rows."""
 
     graph_us: float = 5.0
     graph_us_per_candidate: float = 0.5
+    graph_us_per_result: float = 0.1
+    """What it costs to score, rank and sift a row that the graph returned."""
     exact_us: float = 10.0
     scan_us_per_row: float = 0.01
     gather_us_per_row: float = 0.03
     """What a scan of scattered rows costs a row beyond a scan of adjacent ones."""
 
-    def graph(self, ef_search: int) -> float:
-        """Return the cost of following the graph with a search list of ``ef_search``."""
-        return self.graph_us + self.graph_us_per_candidate * ef_search
+    def graph(self, ef_search: int, depth: int) -> float:
+        """Return the cost of the best ``depth`` rows by the graph with a search list of at least ``ef_search``."""
+        return self.graph_us + self.graph_us_per_candidate * max(ef_search, depth) + self.graph_us_per_result * depth
 
     def scan(self, rows: int) -> float:
         """Return the cost of scoring and ranking adjacent ``rows``."""
@@ -44,16 +48,17 @@ class CostModel:
     @classmethod
     def measure(cls, points: Points, graph: Graph | None) -> CostModel:
         """Time a few searches of ``points``, which must not be empty, and of ``graph``."""
-        probes = points.matrix(np.linspace(0, len(points) - 1, _REPEATS).astype(np.int64))
+        probes = points.matrix(np.linspace(0, len(points) - 1, 2 * _REPEATS).astype(np.int64))
         few, many = points.gather(_spread(points, 1)), points.gather(np.arange(min(len(points), _SCANNED_ROWS)))
         scattered = _spread(points, _GATHERED_ROWS)
         exact_us = _median_us(lambda i: exact_top_k(few, probes[i], 10))
         scan_us = (_median_us(lambda i: exact_top_k(many, probes[i], 10)) - exact_us) / len(many)
         gather_us = _median_us(lambda i: points.scores(probes[i], scattered)) / len(scattered)
-        graph_us, candidate_us = (0.0, 0.0) if graph is None else _graph_us(graph, probes)
+        graph_us, candidate_us, result_us = (0.0, 0.0, 0.0) if graph is None else _graph_us(points, graph, probes)
         return cls(
             graph_us=graph_us,
             graph_us_per_candidate=candidate_us,
+            graph_us_per_result=result_us,
             exact_us=exact_us,
             scan_us_per_row=max(scan_us, 1e-4),
             gather_us_per_row=max(gather_us - scan_us, 0.0),
@@ -66,24 +71,39 @@ def _spread(points: Points, count: int) -> Rows:
     return rows
 
 
-def _graph_us(graph: Graph, probes: Vectors) -> tuple[float, float]:
-    """Return the fixed cost and that of each entry of the search list, from two lengths of it."""
+def _graph_us(points: Points, graph: Graph, probes: Vectors) -> tuple[float, float, float]:
+    """Return the fixed cost, that of each entry of the search list and of each row, from two lengths and depths."""
     short = min(graph.recipe.ef_search, graph.count)
     long = min(4 * short, graph.count)
-    k = min(10, short)
-    short_us = _median_us(lambda i: graph.search(probes[i], k))
+    shallow = min(10, short)
+    short_us = _median_us(lambda i: _attempt(points, graph, probes[i], shallow, short))
     if long == short:
-        return short_us, 0.0
-    long_us = _median_us(lambda i: graph.search(probes[i], k, long))
+        return short_us, 0.0, 0.0
+    long_us = _median_us(lambda i: _attempt(points, graph, probes[i], shallow, long))
+    deep_us = _median_us(lambda i: _attempt(points, graph, probes[i], long, long))
     per_candidate = max(long_us - short_us, 0.0) / (long - short)
-    return max(short_us - per_candidate * short, 0.0), per_candidate
+    per_result = max(deep_us - long_us, 0.0) / (long - shallow)
+    return max(short_us - per_candidate * short - per_result * shallow, 0.0), per_candidate, per_result
+
+
+def _attempt(points: Points, graph: Graph, query: Vectors, depth: int, ef_search: int) -> None:
+    """Do what a search with excluded rows does with the graph's answer."""
+    found = graph.search_scored(query, depth, ef_search)
+    if found is not None:
+        rows, scores = found
+        if scores is None:
+            rows, _ = ranked(points, query[None, :], rows)
+        kept(rows[0], depth, None, _UNWANTED)
 
 
 def _median_us(task: Callable[[int], object]) -> float:
-    """Return the median CPU time of ``task(0)``, ``task(1)``, …, all of them run once before to warm up."""
-    for _ in range(2):
-        times = [time.thread_time()]
-        for i in range(_REPEATS):
-            task(i)
-            times.append(time.thread_time())
-    return float(np.median(np.diff(times))) * 1e6
+    """Return the median CPU time of the second half of ``task(0)``, ``task(1)``, …; the first half warms up.
+
+    A query that has just been answered is answered faster, its rows still in the cache: each is timed once.
+    """
+    times = []
+    for i in range(2 * _REPEATS):
+        start = time.thread_time()
+        task(i)
+        times.append(time.thread_time() - start)
+    return float(np.median(times[_REPEATS:])) * 1e6

@@ -8,9 +8,11 @@ Hierarchical Navigable Small World graphs", TPAMI 2018.
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,15 @@ from annserve.domain.progress import Progress, no_progress
 from annserve.search.points import Points
 from annserve.search.recipe import Recipe, Reduction
 
+_LOG = logging.getLogger(__name__)
+_SHORTFALLS_MAX = 16
+"""After so many calls that reached fewer rows than they asked for, calls about as wide are not made any more.
+
+One such query says little of others, which enter the graph elsewhere; many say that the graph is in pieces. hnswlib
+leaks the buffers of each such call, 12 bytes a row, so the bound is on memory: widths are counted by powers of two,
+and all single queries up to 10,000 rows wide together can leak 16 x 12 x 20,000 bytes, under 4 MB, and a batch of
+q queries q times that.
+"""
 _BLOCK_ROWS = 8192
 _ROWS_COMPARED = 16
 _NORM_MAX = float(np.sqrt(np.finfo(np.float32).max))
@@ -47,6 +58,9 @@ class Graph:
         self._index = index
         self._augmented = recipe.reduction is Reduction.AUGMENTED_L2
         self._magnification = magnification
+        self.shortfalls = 0
+        """How many calls reached fewer rows than they asked for; exact search answers those."""
+        self._shortfalls_by_bits: dict[int, int] = {}
         self._findable = self.count
 
     @classmethod
@@ -191,12 +205,27 @@ class Graph:
         try:
             labels, distances = self._index.knn_query(queries, width, threads)
         except RuntimeError:
-            # Each such call leaks 12 bytes a row, so what could not be found once is not asked for again.
-            self._findable = min(self._findable, width - 1)
+            self._note_shortfall(width)
             return None
         if width > k:
             labels, distances = labels[:, :k], distances[:, :k]
         return labels.view(np.int64), distances
+
+    def _note_shortfall(self, width: int) -> None:
+        """Count a call that leaked, and give up on all about as wide, or wider, when there are too many of them."""
+        _warn_of_shortfalls()
+        # Two threads may count as one: a few more calls, no other answers.
+        bits = width.bit_length()
+        self.shortfalls += 1
+        self._shortfalls_by_bits[bits] = self._shortfalls_by_bits.get(bits, 0) + 1
+        if self._shortfalls_by_bits[bits] >= _SHORTFALLS_MAX:
+            self._findable = min(self._findable, 2 ** (bits - 1) - 1)
+
+
+@cache
+def _warn_of_shortfalls() -> None:
+    """Say once in the life of a process, not at every query, that this happens."""
+    _LOG.warning("a graph reached fewer rows than a query asked for; exact search answers such queries, more slowly")
 
 
 def _empty_index(reduction: Reduction, dimension: int) -> Any:

@@ -12,6 +12,7 @@ from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.query import SearchPath
 from annserve.search.bands import Bands
+from annserve.search.candidates import kept, ranked
 from annserve.search.cost import CostModel
 from annserve.search.exact import exact_scores, exact_top_k_batch, top_k
 from annserve.search.graph import Graph
@@ -93,7 +94,7 @@ class SpaceIndex:
             restriction: The only rows that may be returned; None allows all.
             excluded: Rows that may not be returned, in any order, repeated or not.
             ef_search: A longer search list than the planner would choose. A shorter one changes nothing: the
-                promised recall is not for sale.
+                promised recall is not for sale. Exact search takes over from a list that costs more than it.
             exact: Whether to pass by the graph.
             deadline: Looked at between chunks of a long exact search.
 
@@ -122,14 +123,14 @@ class SpaceIndex:
         if queries.ndim != 2:
             raise InvalidArgumentError.of("queries", f"must have shape (q, {self.dimension})")
         k = min(_checked_k(k), self.count)
-        levels = self._planner.levels(k, None, 0)
+        levels = self._planner.levels(k, None, 0, ef_search or 0)
         found: tuple[Rows, Scores | None] | None = None
         if self.graph is not None and levels and len(queries):
             found = self.graph.search_scored(queries, k, max(levels[0].ef_search, ef_search or 0))
         if found is None:
             return exact_top_k_batch(self.points, queries, k)
         rows, scores = found
-        return (rows, scores) if scores is not None else self._ranked(queries, rows)
+        return (rows, scores) if scores is not None else ranked(self.points, queries, rows)
 
     def score_rows(self, query: Vectors, rows: Rows) -> Scores:
         """Return the exact scores of ``rows`` for ``query``, in the order given.
@@ -143,14 +144,22 @@ class SpaceIndex:
         return self.points.scores(query, rows)
 
     def estimated_us(
-        self, k: int, *, restriction: Restriction | None = None, excluded_count: int = 0, exact: bool = False
+        self,
+        k: int,
+        *,
+        restriction: Restriction | None = None,
+        excluded_count: int = 0,
+        ef_search: int | None = None,
+        exact: bool = False,
     ) -> float:
-        """Return about how many microseconds `search` would take with these arguments."""
-        if self.graph is not None and not exact:
-            levels = self._planner.levels(k, restriction, excluded_count)
-            if levels:
-                return self._planner.graph_us(levels[0])
-        return self._planner.exact_us(restriction)
+        """Return about how many microseconds `search` may take with these arguments, on the high side.
+
+        Every attempt counts that may come before an answer: which rows a filter strikes is known only afterwards.
+        """
+        k = min(k, self.count if restriction is None else len(restriction))
+        if self.graph is None or exact or not k:
+            return self._planner.exact_us(restriction)
+        return self._planner.worst_us(k, restriction, excluded_count, ef_search or 0)
 
     def _by_graph(
         self,
@@ -163,28 +172,22 @@ class SpaceIndex:
     ) -> _Found | None:
         """Return ``k`` rows the graph is trusted with, or None when it finds too few or is not worth asking."""
         is_open = restriction is None and not unwanted
-        for level in self._planner.levels(k, restriction, len(unwanted)):
+        for level in self._planner.levels(k, restriction, len(unwanted), ef_search):
             depth = k if is_open else min(level.reach, self.count)
             found = graph.search_scored(query, depth, max(level.ef_search, ef_search))
             if found is None:
                 return None
             rows, scores = found
             if scores is None:
-                rows, scores = self._ranked(query[None, :], rows)
+                rows, scores = ranked(self.points, query[None, :], rows)
             if is_open:
                 return rows[0], scores[0]
-            places = _kept(rows[0], k, restriction, unwanted)
+            places = kept(rows[0], k, restriction, unwanted)
             # What was measured is recall down to `reach`, whose mean place is half of that. Rows that all stand
             # further down, behind rows that were refused, are found less often than was measured.
             if len(places) == k and sum(places) <= k * level.reach / 2:
                 return rows[0, places], scores[0, places]
         return None
-
-    def _ranked(self, queries: Vectors, rows: Rows) -> _Found:
-        """Return each query's own rows, best first by their exact scores, and those."""
-        scores = self.points.scores_of_each(queries, rows)
-        order = np.lexsort((rows, -scores), axis=-1)
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def _by_scan(
         self, query: Vectors, k: int, restriction: Restriction | None, excluded: Rows | None, deadline: Deadline
@@ -229,17 +232,6 @@ class SpaceIndex:
         if not unwanted:
             return len(restriction)
         return len(restriction) - len(restriction.positions(np.fromiter(unwanted, np.int64)))
-
-
-def _kept(rows: Rows, k: int, restriction: Restriction | None, unwanted: frozenset[int]) -> list[int]:
-    """Return the places of the first ``k`` of ranked ``rows`` that may be returned, fewer when there are no more."""
-    places = None if restriction is None else restriction.mask[rows].nonzero()[0]
-    if not unwanted:
-        return [] if places is None else places[:k].tolist()
-    candidates = (
-        enumerate(rows.tolist()) if places is None else zip(places.tolist(), rows[places].tolist(), strict=True)
-    )
-    return [place for place, row in candidates if row not in unwanted][:k]
 
 
 def _checked_k(k: int) -> int:

@@ -46,16 +46,30 @@ class Planner:
             known = restriction.selections[self] = Selection(kept_shares=self._kept_shares(restriction))
         return known
 
-    def levels(self, k: int, restriction: Restriction | None, excluded_count: int) -> Sequence[Level]:
+    def levels(
+        self, k: int, restriction: Restriction | None, excluded_count: int, ef_search: int = 0
+    ) -> Sequence[Level]:
         """Return the levels to try until one leaves ``k`` rows; after the last, exact search is cheaper or safer.
 
         Excluded rows may all rank above the first that may be returned, but seldom do. So the first level hopes
         that only some do, the second allows for all: twice, since the ranks behind them are recalled about as well
         as all ranks down to twice that depth.
+
+        Lists are no shorter than ``ef_search``, and are judged by what they cost at that length.
         """
         if restriction is None:
-            return self._open_levels(k, excluded_count)
-        return self._levels_of(k, self.selection(restriction), excluded_count, self.exact_us(restriction))
+            return self._open_levels(k, excluded_count, ef_search)
+        return self._levels_of(k, self.selection(restriction), excluded_count, ef_search, self.exact_us(restriction))
+
+    def worst_us(self, k: int, restriction: Restriction | None, excluded_count: int, ef_search: int) -> float:
+        """Return what every attempt costs together, exact search after the last where that one may fall short."""
+        levels = self.levels(k, restriction, excluded_count, ef_search)
+        is_open = restriction is None and not excluded_count
+        attempts_us = sum(self._attempt_us(level, k, is_open, ef_search) for level in levels)
+        # Without a restriction, a level this deep is filled even when all the excluded rows come first.
+        if restriction is None and levels and (is_open or levels[-1].reach >= k + 2 * excluded_count):
+            return attempts_us
+        return attempts_us + self.exact_us(restriction)
 
     def exact_us(self, restriction: Restriction | None) -> float:
         """Return what exact search costs, in microseconds, by the cheaper of its two ways."""
@@ -66,27 +80,30 @@ class Planner:
             return self._cost.scan(len(restriction))
         return min(everything, self._cost.gather(len(restriction)))
 
-    def graph_us(self, level: Level) -> float:
-        """Return what one search at ``level`` costs, in microseconds."""
-        return self._cost.graph(level.ef_search)
-
     def gathers(self, restriction: Restriction) -> bool:
         """Return whether scoring the allowed rows alone beats scoring all and picking those."""
         gathered = self.selection(restriction).gathered is not None
         return gathered or self._cost.gather(len(restriction)) < self._cost.scan(self._count)
 
-    def _uncached_open_levels(self, k: int, excluded_count: int) -> Sequence[Level]:
-        return self._levels_of(k, self._everything, excluded_count, self.exact_us(None))
+    def _uncached_open_levels(self, k: int, excluded_count: int, ef_search: int) -> Sequence[Level]:
+        return self._levels_of(k, self._everything, excluded_count, ef_search, self.exact_us(None))
 
-    def _levels_of(self, k: int, selection: Selection, excluded_count: int, exact_us: float) -> Sequence[Level]:
+    def _levels_of(
+        self, k: int, selection: Selection, excluded_count: int, ef_search: int, exact_us: float
+    ) -> Sequence[Level]:
         levels: list[Level] = []
+        is_open = selection is self._everything and not excluded_count
         for needed in (k + min(excluded_count, k), k + 2 * excluded_count):
             level = self._level(needed, selection)
-            if level is None or self.graph_us(level) >= exact_us:
+            if level is None or self._attempt_us(level, k, is_open, ef_search) >= exact_us:
                 break
             if level not in levels:
                 levels.append(level)
         return tuple(levels)
+
+    def _attempt_us(self, level: Level, k: int, is_open: bool, ef_search: int) -> float:
+        depth = k if is_open else min(level.reach, self._count)
+        return self._cost.graph(min(max(level.ef_search, ef_search), self._count), depth)
 
     def _level(self, needed: int, selection: Selection) -> Level | None:
         if selection is self._everything and needed <= self._tuned.reach:

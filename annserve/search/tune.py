@@ -63,6 +63,11 @@ class Tuned:
 
 _FINALISTS = 2
 """How many recipes are built in full before giving up."""
+_SCANS = 16
+_QUICK_US = 100.0
+"""Trials quicker than this are not worth giving up, nor worth a choice that hangs on a few microseconds of noise."""
+_FAR = 0.1
+"""A recall so far below the target, at the cost of a scan, that more links, which cost more, do not make up for it."""
 _SHORT_LIST = 128
 """A search list short enough that recipes with more links are not tried."""
 
@@ -108,6 +113,7 @@ def tune(
     tuning = _Tuning(
         points=points,
         target=target,
+        scan_us=_scan_us(points, queries),
         settings=settings or TuneSettings(),
         threads=threads,
         seed=seed,
@@ -177,6 +183,8 @@ class _Tuning:
     seed: int
     progress: Progress
     trials: list[Trial] = field(default_factory=list)
+    scan_us: float
+    """What an exact scan of all the points costs, in microseconds."""
     graphs: dict[tuple[Reduction, int], Graph] = field(default_factory=dict)
     """Graphs of all the points, kept where the sample is all of them."""
 
@@ -187,7 +195,7 @@ class _Tuning:
             graph, recall = self._grown(recipe, exam)
             if recall >= self.target:
                 return self._tuned(graph, recall, seeds)
-        scan_us = _scan_us(self.points, seeds.queries)
+        scan_us = self.scan_us
         if scan_us <= self.settings.scan_us_max:
             return Tuned(graph=None, bands=None, recall=1.0, target=self.target, trials=tuple(self.trials))
         if least < self.target:
@@ -211,14 +219,21 @@ class _Tuning:
         exam = _Exam(points, seeds)
         promising: list[tuple[float, Recipe]] = []
         other: list[tuple[float, Recipe]] = []
+        hopeless: set[Reduction] = set()
+        # Where a scan may serve, a graph slower than it never will; a sample is searched faster than all the points.
+        scan_us = max(self.scan_us, _QUICK_US) if self.scan_us <= self.settings.scan_us_max else math.inf
         for m in self.settings.ms:
             for reduction in self.settings.reductions:
-                fastest_us = min((query_us for query_us, _ in promising), default=math.inf)
+                if reduction in hopeless:
+                    continue
+                fastest_us = min((query_us for query_us, _ in promising), default=scan_us)
                 graph, trial = self._climbed(self._built(points, reduction, m), exam, slowest_us=fastest_us)
                 if trial.recall >= self.target:
                     promising.append((trial.query_us, graph.recipe))
                 else:
                     other.append((-trial.recall, graph.recipe))
+                    if trial.query_us > scan_us and trial.recall < self.target - _FAR:
+                        hopeless.add(reduction)
             if any(recipe.ef_search <= _SHORT_LIST for _, recipe in promising):
                 break  # More links cost memory and seldom time; they are for points that need long lists.
         return _in_order(promising), _in_order(other)
@@ -275,9 +290,10 @@ def _in_order(recipes: list[tuple[float, Recipe]]) -> list[Recipe]:
 
 
 def _scan_us(points: Points, queries: Vectors) -> float:
+    """Return the CPU time of the fastest of several scans: a neighbour that takes the caches only ever adds to it."""
     times = []
-    for query in queries[:5]:
+    for query in queries[:_SCANS]:
         start = time.thread_time()
         exact_top_k(points, query, TUNED_DEPTH)
         times.append(time.thread_time() - start)
-    return float(np.median(times)) * 1e6
+    return min(times) * 1e6

@@ -15,7 +15,9 @@ from annserve.search.index import SpaceIndex
 from annserve.search.points import Points
 from annserve.search.recipe import Recipe, Reduction
 
-GRAPH_IS_CHEAP = CostModel(graph_us=1.0, graph_us_per_candidate=0.01, exact_us=10.0, scan_us_per_row=1.0)
+GRAPH_IS_CHEAP = CostModel(
+    graph_us=1.0, graph_us_per_candidate=0.01, graph_us_per_result=0.01, exact_us=10.0, scan_us_per_row=1.0
+)
 GRAPH_IS_DEAR = CostModel(graph_us=1e9)
 RECIPE = Recipe(reduction=Reduction.INNER_PRODUCT, m=16, ef_construction=100, ef_search=100)
 

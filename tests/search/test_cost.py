@@ -12,7 +12,7 @@ from annserve.search.points import Points
 def test_a_measured_model_is_finite_and_grows_with_work(affinity: Built) -> None:
     cost = CostModel.measure(affinity.points, affinity.graph)
 
-    assert 0 < cost.graph(60) <= cost.graph(600) < 1e5
+    assert 0 < cost.graph(60, 10) <= cost.graph(600, 10) <= cost.graph(600, 600) < 1e5
     assert 0 < cost.scan(1) < cost.scan(100_000) <= cost.gather(100_000) < 1e7
 
 
@@ -21,4 +21,4 @@ def test_the_smallest_spaces_can_be_measured(count: int) -> None:
     points = Points(vectors=np.ones((count, 3), np.float32))
 
     assert CostModel.measure(points, None).graph_us == 0
-    assert np.isfinite(CostModel.measure(points, Graph.build(points, RECIPE)).graph(60))
+    assert np.isfinite(CostModel.measure(points, Graph.build(points, RECIPE)).graph(60, 10))

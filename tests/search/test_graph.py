@@ -10,6 +10,7 @@ from spaces import RECIPE, Built, make_points, make_queries, ranked
 from annserve.domain.arrays import Vectors
 from annserve.domain.errors import BuildError, InvalidArgumentError, SnapshotSchemaError
 from annserve.domain.model import Space
+from annserve.search import graph as graph_module
 from annserve.search.exact import exact_top_k_batch
 from annserve.search.graph import Graph
 from annserve.search.points import Points
@@ -171,10 +172,11 @@ def test_one_point_can_be_found() -> None:
 
 
 class Unreachable:
-    """A native index from which no more than five rows can be reached, as hnswlib says it."""
+    """A native index from which no more than a few rows can be reached, as hnswlib says it."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.reachable = 5
 
     def set_num_threads(self, threads: int) -> None: ...
 
@@ -185,18 +187,45 @@ class Unreachable:
 
     def knn_query(self, _queries: Vectors, k: int, _threads: int) -> tuple[np.ndarray, np.ndarray]:
         self.calls += 1
-        if k > 5:
+        if k > self.reachable:
             raise RuntimeError("Cannot return the results in a contiguous 2D array. Probably ef or M is too small")
         return np.zeros((1, k), np.uint64), np.zeros((1, k), np.float32)
 
 
-def test_what_a_graph_cannot_reach_is_asked_for_once_because_each_attempt_leaks() -> None:
+def test_a_query_that_is_answered_short_leaves_the_next_to_the_graph_until_many_are() -> None:
     native = Unreachable()
     graph = Graph(native, RECIPE, 3)
     query = np.ones(3, np.float32)
 
-    assert graph.search(query, 10) is None
-    assert graph.search(query, 10) is None
-    assert graph.search(query, 50) is None
-    assert native.calls == 1
+    assert [graph.search(query, 10) for _ in range(15)] == [None] * 15
+    native.reachable = 10
+    assert graph.search(query, 10) is not None
+    native.reachable = 5
+    assert graph.search(query, 12) is None
+    assert graph.shortfalls == 16
+    calls = native.calls
+    assert [graph.search(query, k) for k in (8, 10, 50, 100)] == [None] * 4
+    assert native.calls == calls
     assert graph.search(query, 5) is not None
+
+
+def test_what_shortfalls_leak_is_bounded_however_their_widths_differ() -> None:
+    native = Unreachable()
+    graph = Graph(native, RECIPE, 3)
+
+    for _ in range(20):
+        for k in range(100, 7, -1):
+            graph.search(np.ones(3, np.float32), k)
+
+    assert native.calls == graph.shortfalls == 16 * 4
+
+
+def test_the_first_shortfall_of_a_process_is_logged_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    graph_module._warn_of_shortfalls.cache_clear()
+    for _ in range(2):
+        graph = Graph(Unreachable(), RECIPE, 3)
+        for _ in range(3):
+            graph.search(np.ones(3, np.float32), 10)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "exact search" in caplog.text

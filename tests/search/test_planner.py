@@ -24,12 +24,18 @@ LEVELS = (
 )
 
 
-def planner(*, scan_us_per_row: float = 1.0, recall_target: float = 0.95) -> Planner:
+def planner(*, scan_us_per_row: float = 1.0, recall_target: float = 0.95, graph_us_per_result: float = 0.0) -> Planner:
     """Return a planner of 5,000 short points, reached badly, and 5,000 long ones; one candidate costs 1 us."""
     return Planner(
         norms=np.where(np.arange(COUNT) < COUNT // 2, 1.0, 2.0).astype(np.float32),
         bands=Bands(edges=(1.5,), levels=LEVELS),
-        cost=CostModel(graph_us=0, graph_us_per_candidate=1, exact_us=0, scan_us_per_row=scan_us_per_row),
+        cost=CostModel(
+            graph_us=0,
+            graph_us_per_candidate=1,
+            graph_us_per_result=graph_us_per_result,
+            exact_us=0,
+            scan_us_per_row=scan_us_per_row,
+        ),
         ef_search=50,
         recall_target=recall_target,
     )
@@ -78,6 +84,32 @@ def test_a_graph_dearer_than_a_scan_is_not_asked() -> None:
     assert lists(10, scan_us_per_row=49 / COUNT) == []
     assert lists(13, scan_us_per_row=60 / COUNT) == []
     assert lists(10, np.arange(0, COUNT, 2), scan_us_per_row=1e-4) == []
+
+
+def test_a_list_longer_than_a_scan_costs_goes_to_the_scan() -> None:
+    plan = planner(scan_us_per_row=0.1)
+
+    assert [choice.ef_search for choice in plan.levels(10, None, 0, 999)] == [50]
+    assert plan.levels(10, None, 0, 1000) == ()
+
+
+def test_rows_over_fetched_are_part_of_what_an_attempt_costs() -> None:
+    plan = planner(scan_us_per_row=0.02, graph_us_per_result=5)
+
+    assert plan.worst_us(13, None, 0, 0) == 100 + 5 * 13
+    assert plan.levels(13, None, 4) == ()
+
+
+def test_the_worst_is_every_attempt_and_a_scan_where_the_last_may_fall_short() -> None:
+    plan = planner()
+    half = Restriction(np.arange(0, COUNT, 2), COUNT)
+
+    assert plan.worst_us(10, None, 1, 0) == 50
+    assert plan.worst_us(10, None, 12, 0) == 100 + 200
+    assert plan.worst_us(10, None, 12, 500) == 500 + 500
+    assert plan.worst_us(10, None, 5000, 0) == 100 + COUNT
+    assert plan.worst_us(10, half, 0, 0) == 200 + plan.exact_us(half)
+    assert plan.worst_us(193, None, 0, 0) == COUNT
 
 
 def test_few_rows_are_gathered_and_many_picked_from_a_scan_of_all() -> None:

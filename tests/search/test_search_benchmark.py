@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from spaces import make_points, make_queries
+from spaces import GRAPH_IS_CHEAP, make_points, make_queries
 
 from annserve.domain.model import Space
-from annserve.search.benchmark import benchmark_vectors
+from annserve.search.bands import measure_bands
+from annserve.search.benchmark import benchmark_index, benchmark_vectors
+from annserve.search.graph import Graph
+from annserve.search.index import SpaceIndex
+from annserve.search.recipe import Recipe, Reduction
 
 
 @pytest.mark.parametrize("space", list(Space))
@@ -24,3 +28,25 @@ def test_a_benchmark_reports_every_filter_and_both_ways_of_calling(space: Space)
     assert all(figures.recall == pytest.approx(figures.direct_recall, abs=0.02) for figures in report.direct)
     assert json.loads(json.dumps(report.as_plain()))["point_count"] == 1200
     assert np.isfinite([figures.queries_per_second for figures in report.filters]).all()
+
+
+def test_a_seed_that_is_found_again_does_not_count() -> None:
+    points = make_points(Space.LIKENESS, 1200, 8)
+    own_rows = np.arange(0, 1200, 8)
+    queries = points.matrix(own_rows)
+    recipe = Recipe(reduction=Reduction.INNER_PRODUCT, m=4, ef_construction=10, ef_search=12)
+    graph = Graph.build(points, recipe)
+    bands = measure_bands(points, graph, queries)
+    index = SpaceIndex(points, graph, bands=bands, cost=GRAPH_IS_CHEAP, recall_target=0.1)
+
+    report = benchmark_index(index, queries, own_rows)
+
+    found = index.search_batch(queries, 11)[0]
+    exact = np.argsort(-points.scores_batch(queries), axis=1)
+    shares = [
+        np.isin(best[best != own][:10], rows[rows != own][:10]).mean()
+        for own, best, rows in zip(own_rows, exact, found, strict=True)
+    ]
+    assert report.direct[0].recall == report.filters[0].recall == pytest.approx(np.mean(shares), abs=2e-3)
+    assert np.mean(shares) < 0.99
+    assert all(figures.complete for figures in report.filters)

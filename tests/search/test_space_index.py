@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -293,14 +295,42 @@ def test_a_long_exact_search_obeys_the_deadline(affinity: Built, monkeypatch: py
 
 def test_the_estimate_follows_the_path_that_would_be_taken(affinity: Built) -> None:
     cost = CostModel(
-        graph_us=1.0, graph_us_per_candidate=1.0, exact_us=10.0, scan_us_per_row=1.0, gather_us_per_row=1.0
+        graph_us=1.0,
+        graph_us_per_candidate=1.0,
+        graph_us_per_result=0.5,
+        exact_us=10.0,
+        scan_us_per_row=1.0,
+        gather_us_per_row=1.0,
     )
     index = affinity.index(cost)
     few = Restriction(np.arange(20), COUNT)
 
-    assert index.estimated_us(10) == pytest.approx(1 + RECIPE.ef_search)
+    assert index.estimated_us(10) == pytest.approx(1 + RECIPE.ef_search + 5)
+    assert index.estimated_us(10, ef_search=5) == index.estimated_us(10)
+    assert index.estimated_us(10, ef_search=1000) == pytest.approx(1 + 1000 + 5)
+    assert index.estimated_us(10, ef_search=10**6) == pytest.approx(1 + COUNT + 5)
     assert index.estimated_us(10, exact=True) == pytest.approx(10 + COUNT)
     assert index.estimated_us(10, restriction=few) == pytest.approx(10 + 20 + 20)
+
+
+@pytest.mark.parametrize("excluded_count", [1, 10, 100, 500])
+def test_a_search_costs_at_most_twice_its_estimate_when_its_best_rows_are_excluded(excluded_count: int) -> None:
+    points = make_points(Space.LIKENESS, 20_000, 32, spread=0.1)
+    graph = Graph.build(points, replace(RECIPE, ef_construction=40, ef_search=16), threads=2)
+    queries = make_queries(points, 150)
+    bands = measure_bands(points, graph, queries[:100])
+    index = SpaceIndex(points, graph, bands=bands, recall_target=0.5)
+    excluded = [ranked(points, query)[0][:excluded_count] for query in queries[100:]]
+
+    medians = []
+    for _ in range(5):
+        times = [time.thread_time()]
+        for query, rows in zip(queries[100:], excluded, strict=True):
+            index.search(query, 10, excluded=rows)
+            times.append(time.thread_time())
+        medians.append(float(np.median(np.diff(times))) * 1e6)
+
+    assert index.estimated_us(10, excluded_count=excluded_count) >= min(medians) / 2
 
 
 def test_a_restriction_used_again_keeps_its_rows_side_by_side_and_answers_the_same(affinity: Built) -> None:

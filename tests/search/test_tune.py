@@ -9,6 +9,7 @@ from spaces import make_points, make_queries, ranked
 from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.errors import InvalidArgumentError, RecallNotReachedError
 from annserve.domain.model import Space
+from annserve.search import tune as tune_module
 from annserve.search.exact import exact_top_k_batch
 from annserve.search.points import Points
 from annserve.search.recall import recall_of
@@ -94,6 +95,19 @@ def test_exact_search_serves_when_no_graph_will_do_and_a_scan_is_cheap() -> None
     assert tuned.bands is None
     assert tuned.recall == 1.0
     assert max(trial.recall for trial in tuned.trials) < 0.99
+
+
+def test_graphs_slower_than_the_scan_that_may_serve_are_neither_searched_further_nor_built_denser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points, queries = small_space(600)
+    monkeypatch.setattr(tune_module, "_QUICK_US", 0.0)
+    monkeypatch.setattr(tune_module, "_scan_us", lambda *_: 1e-6)
+    many = replace(HOPELESS, ms=(2, 3), ef_searches=(1, 2, 3))
+
+    assert len(tune(points, queries, target=0.999, settings=many).trials) == len(Reduction)
+    with pytest.raises(RecallNotReachedError):
+        tune(points, queries, target=0.999, settings=replace(many, scan_us_max=0))
 
 
 def test_a_target_out_of_reach_is_an_error_that_says_how_near_it_came() -> None:

@@ -1,0 +1,27 @@
+"""What a graph found, put in order and sifted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from annserve.domain.arrays import Rows, Scores, Vectors
+from annserve.search.points import Points
+from annserve.search.restriction import Restriction
+
+
+def ranked(points: Points, queries: Vectors, rows: Rows) -> tuple[Rows, Scores]:
+    """Return each query's own ``rows``, ``(q, k)``, best first by their exact scores, and those; ties by row."""
+    scores = points.scores_of_each(queries, rows)
+    order = np.lexsort((rows, -scores), axis=-1)
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def kept(rows: Rows, k: int, restriction: Restriction | None, unwanted: frozenset[int]) -> list[int]:
+    """Return the places of the first ``k`` of ranked ``rows`` that may be returned, fewer when there are no more."""
+    places = None if restriction is None else restriction.mask[rows].nonzero()[0]
+    if not unwanted:
+        return [] if places is None else places[:k].tolist()
+    candidates = (
+        enumerate(rows.tolist()) if places is None else zip(places.tolist(), rows[places].tolist(), strict=True)
+    )
+    return [place for place, row in candidates if row not in unwanted][:k]
