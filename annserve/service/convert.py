@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
+
+from google.protobuf.descriptor import Descriptor
 
 from annserve.domain.errors import FieldViolation, InvalidArgumentError
 from annserve.domain.ids import id_problem
@@ -38,6 +40,11 @@ LIMITING_RULES: Final = {
     LimitingRule.CATALOGUE: messages.LIMITING_RULE_CATALOGUE,
     LimitingRule.CANDIDATE_ITEM_IDS: messages.LIMITING_RULE_CANDIDATE_ITEMS,
     LimitingRule.EXCLUDED: messages.LIMITING_RULE_EXCLUDED,
+}
+_REQUESTS: Final = {
+    Mode.SIMILAR: service_messages.SimilarRequest.DESCRIPTOR,
+    Mode.PERSONALIZE: service_messages.PersonalizeRequest.DESCRIPTOR,
+    Mode.RELATED: service_messages.RelatedRequest.DESCRIPTOR,
 }
 _DEFAULT_OPTIONS: Final = Options()
 
@@ -92,8 +99,10 @@ def related_query(request: service_messages.RelatedRequest) -> Query:
     return query
 
 
-def batch_queries(request: service_messages.BatchRecommendRequest) -> list[Query | InvalidArgumentError]:
-    """Return what each row of ``request`` asks, or what is wrong with it.
+def batch_queries(request: service_messages.BatchRecommendRequest) -> Iterator[Query | InvalidArgumentError]:
+    """Return what each row of ``request`` asks, or what is wrong with it; a row is read when its turn comes.
+
+    To read them all at once would hold up the event loop: 100 rows of 700 ids each take 18 ms.
 
     Raises:
         InvalidArgumentError: there are too few or too many rows, or they ask for too much together.
@@ -101,12 +110,34 @@ def batch_queries(request: service_messages.BatchRecommendRequest) -> list[Query
     checks = _Checks()
     checks.number("rows", len(request.rows), limits.ROWS)
     checks.finish()
-    queries = [_row_query(row) for row in request.rows]
-    asked = sum(query.options.k for query in queries if isinstance(query, Query))
+    asked = sum(map(_row_page_size, request.rows))
     if asked > limits.BATCH_PAGE_SIZE_MAX:
         checks.add("rows", f"page sizes must add up to at most {limits.BATCH_PAGE_SIZE_MAX:,}, got {asked}")
     checks.finish()
-    return queries
+    return map(_row_query, request.rows)
+
+
+def is_fault_of_caller(error: InvalidArgumentError, mode: Mode) -> bool:
+    """Return whether all that ``error`` finds wrong are fields of the request that asks for ``mode``.
+
+    The rooms below check their arguments too. Theirs have names of their own, and what is wrong with them is our doing.
+    """
+    return all(_is_field(_REQUESTS[mode], violation.field) for violation in error.violations)
+
+
+def _is_field(message: Descriptor | None, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    field = message.fields_by_name.get(name.partition("[")[0]) if message is not None else None
+    return field is not None and (not rest or _is_field(field.message_type, rest))
+
+
+def _row_page_size(row: service_messages.BatchRecommendRow) -> int:
+    """Return how many items ``row`` asks for; 0 where that is not allowed, which is an error of the row alone."""
+    kind = row.WhichOneof("request")
+    if kind is None:
+        return 0
+    page_size: int = getattr(row, kind).options.page_size
+    return 0 if limits.PAGE_SIZE.problem(page_size) else page_size or limits.PAGE_SIZE_DEFAULT
 
 
 def _row_query(row: service_messages.BatchRecommendRow) -> Query | InvalidArgumentError:

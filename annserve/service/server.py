@@ -63,7 +63,7 @@ class Server:
         Raises:
             InputError: the address cannot be listened on; the message says why and what to do.
         """
-        host, port = _bindable(self._settings.address)
+        host, port = bindable(self._settings.address)
         try:
             bound_port = self._grpc.add_insecure_port(self._settings.address)
         except RuntimeError as error:
@@ -131,7 +131,7 @@ async def _serve(settings: ServerSettings, recommender: Recommender, ready: Call
         await server.stop()
 
 
-def _bindable(address: str) -> tuple[str, int]:
+def bindable(address: str) -> tuple[str, int]:
     """Return host and port of ``address`` once a plain socket could listen there.
 
     grpc itself says neither what is wrong nor what to do, and writes to standard error on the way.

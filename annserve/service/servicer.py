@@ -104,25 +104,33 @@ class RecommendationServicer:
         query: Query,
         deadline: Deadline,
     ) -> None:
-        if self._recommender.estimated_us(query) <= LOOP_US:
-            answer = self._recommender.recommend(query, deadline)
-        else:
-            answer = await self._off_loop(query, deadline)
+        try:
+            if self._recommender.estimated_us(query) <= LOOP_US:
+                answer = self._recommender.recommend(query, deadline)
+            else:
+                answer = await self._off_loop(query, deadline)
+        except InvalidArgumentError as error:
+            if convert.is_fault_of_caller(error, query.mode):
+                raise
+            raise RuntimeError("an argument that is no field of the request was refused") from error
         token = attribution_token(answer.snapshot_id, query)
         convert.write_answer(answer, token, response.recommendations, response.serving_info)
 
     async def _off_loop(self, query: Query, deadline: Deadline) -> Answer:
         """Return the answer, found by a thread; work still waiting for one when the call ends is never begun."""
+        stage = "waiting for a thread"
 
         def work() -> Answer:
-            deadline.check("waiting for a thread")
+            nonlocal stage
+            deadline.check(stage)
+            stage = "search"
             return self._recommender.recommend(query, deadline)
 
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         try:
             return await asyncio.wait_for(future, deadline.at - time.monotonic())
         except TimeoutError:
-            raise DeadlineExceededError("search") from None
+            raise DeadlineExceededError(stage) from None
 
     def _deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
         # None where the caller set no deadline; the stubs do not know.

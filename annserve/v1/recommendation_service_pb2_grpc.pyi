@@ -29,9 +29,10 @@ GRPC_VERSION: str
 class RecommendationServiceStub:
     """Answers "what next?" for a catalogue: what is like this item, what suits this user, what goes with what is on screen.
 
-    Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
-    one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
-    Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+    Every method answers from one snapshot, named in the answer. A server starts only once it has loaded one; UNAVAILABLE
+    with reason `NO_SNAPSHOT` is reserved for servers that start before, and clients must treat it as retryable. All
+    methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does. Results are ordered
+    best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
     A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
     after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
@@ -80,9 +81,10 @@ class RecommendationServiceStub:
 class RecommendationServiceAsyncStub(RecommendationServiceStub):
     """Answers "what next?" for a catalogue: what is like this item, what suits this user, what goes with what is on screen.
 
-    Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
-    one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
-    Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+    Every method answers from one snapshot, named in the answer. A server starts only once it has loaded one; UNAVAILABLE
+    with reason `NO_SNAPSHOT` is reserved for servers that start before, and clients must treat it as retryable. All
+    methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does. Results are ordered
+    best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
     A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
     after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
@@ -127,9 +129,10 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
 class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers "what next?" for a catalogue: what is like this item, what suits this user, what goes with what is on screen.
 
-    Every method answers from one snapshot, named in the answer, and fails with UNAVAILABLE (reason `NO_SNAPSHOT`) until
-    one is loaded. All methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does.
-    Results are ordered best first. Fewer than asked for is an answer (see `shortfall`), not an error.
+    Every method answers from one snapshot, named in the answer. A server starts only once it has loaded one; UNAVAILABLE
+    with reason `NO_SNAPSHOT` is reserved for servers that start before, and clients must treat it as retryable. All
+    methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does. Results are ordered
+    best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
     A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
     after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an

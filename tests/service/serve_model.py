@@ -1,9 +1,8 @@
-"""A program that builds a small random model and serves it with the real engine; writes the address."""
+"""A small random model, and a program that serves the snapshot of it in a folder; writes the address."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ from annserve.domain.model import FoldInConstants, Histories, Model
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.service.server import serve
 from annserve.service.settings import ServerSettings
-from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import load_snapshot
-from annserve.snapshot.store import SnapshotStore
 
 ITEM_COUNT, USER_COUNT, DIMENSION, HISTORY_COUNT = 600, 20, 8, 5
 
@@ -46,10 +43,8 @@ def _tell(address: str) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        info = build_snapshot(model(), SnapshotStore(Path(folder)), threads=1)
-        recommender = SnapshotRecommender(load_snapshot(info.path))
-        serve(ServerSettings(address="127.0.0.1:0"), recommender, _tell)
+    recommender = SnapshotRecommender(load_snapshot(Path(sys.argv[1])))
+    serve(ServerSettings(address="127.0.0.1:0"), recommender, _tell)
 
 
 if __name__ == "__main__":

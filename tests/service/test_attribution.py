@@ -1,4 +1,4 @@
-"""Equal questions have equal tokens, different ones different tokens."""
+"""Requests that ask the same have equal tokens, different ones different tokens."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ QUESTION = Query(
     [
         replace(QUESTION),
         replace(QUESTION, options=replace(QUESTION.options, explain=True, strict=True, snapshot_id="s1")),
+        replace(QUESTION, item_ids=("a", "b", "a")),
         replace(QUESTION, options=replace(QUESTION.options, exclude_item_ids=("y", "x", "y"))),
         replace(QUESTION, options=replace(QUESTION.options, candidate_item_ids=("d", "c"))),
         replace(QUESTION, options=replace(QUESTION.options, popularity_weight=-0.0)),
@@ -31,6 +32,20 @@ QUESTION = Query(
 )
 def test_questions_that_ask_the_same_have_one_token(same: Query) -> None:
     assert attribution_token("s1", same) == attribution_token("s1", QUESTION)
+
+
+def test_options_of_taste_do_not_change_the_token_of_likeness() -> None:
+    similar = Query(mode=Mode.SIMILAR, item_ids=("a",))
+    same = replace(similar, options=Options(popularity_weight=2.0, exclude_seen=False))
+
+    assert attribution_token("s1", same) == attribution_token("s1", similar)
+
+
+def test_effort_of_the_graph_does_not_change_the_token_of_an_exact_search() -> None:
+    exact = replace(QUESTION, options=Options(exact=True))
+    same = replace(QUESTION, options=Options(exact=True, ef_search=50))
+
+    assert attribution_token("s1", same) == attribution_token("s1", exact)
 
 
 def test_token_stays_what_it_is_from_release_to_release() -> None:

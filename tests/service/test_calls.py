@@ -10,11 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
-from edge_twin import ITEM_IDS, Calls, TwinRecommender
+from edge_twin import ITEM_IDS, TIMEOUT_SECONDS, Calls, TwinRecommender
 from google.rpc import code_pb2, error_details_pb2
 
 from annserve.domain import errors
 from annserve.domain.query import Mode
+from annserve.service.limits import REQUEST_BYTES_MAX
+from annserve.service.servicer import SERVICE_NAME
 from annserve.v1 import recommendation_pb2 as values
 from annserve.v1 import recommendation_service_pb2 as messages
 
@@ -156,6 +158,45 @@ async def test_fault_is_internal_says_only_its_request_id_and_is_logged(
     assert "secret of the engine" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["item_ids", "item_ids[3]", "recent_items[0].weight", "options.candidate_items.item_ids[1]", "user_impact"],
+)
+async def test_field_of_the_request_that_the_engine_refuses_is_the_callers_mistake(
+    call: Calls, twin: TwinRecommender, field: str
+) -> None:
+    twin.error = errors.InvalidArgumentError.of(field, "cannot be used")
+
+    failure = await call.error("Related", messages.RelatedRequest(item_ids=["item-0"]))
+
+    assert (failure.code, failure.message) == (grpc.StatusCode.INVALID_ARGUMENT, f"{field}: cannot be used")
+
+
+@pytest.mark.parametrize("field", ["restriction", "rows", "query", "k", "recent_items", "options.k", "item_ids.x", ""])
+@pytest.mark.parametrize("cost_us", [10.0, 5_000.0], ids=["on the loop", "in a thread"])
+async def test_argument_of_ours_that_the_engine_refuses_is_a_fault_and_is_logged(
+    call: Calls, twin: TwinRecommender, caplog: pytest.LogCaptureFixture, field: str, cost_us: float
+) -> None:
+    twin.cost_us = cost_us
+    # One field of the caller's does not make a fault of ours hers.
+    twin.error = errors.InvalidArgumentError(
+        [
+            errors.FieldViolation(field="item_ids", description="cannot be used"),
+            errors.FieldViolation(field=field, description="is our secret"),
+        ]
+    )
+
+    failure = await call.error("Similar", SIMILAR)
+    batch = await call(
+        "BatchRecommend", messages.BatchRecommendRequest(rows=[messages.BatchRecommendRow(similar=SIMILAR)])
+    )
+
+    assert (failure.code, failure.info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert batch.results[0].status.code == code_pb2.INTERNAL
+    assert "secret" not in str(failure.status) + str(batch)
+    assert caplog.text.count(f"{field}: is our secret") >= 2
+
+
 async def test_callers_mistake_is_not_logged(call: Calls, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="annserve"):
         await call.error("Similar", messages.SimilarRequest())
@@ -232,6 +273,25 @@ async def test_request_over_the_size_limit_is_turned_away(
     assert twin.queries == []
 
 
+@pytest.mark.parametrize(
+    ("size", "code"),
+    [(REQUEST_BYTES_MAX, grpc.StatusCode.OK), (REQUEST_BYTES_MAX + 1, grpc.StatusCode.RESOURCE_EXHAUSTED)],
+)
+async def test_request_may_be_as_long_as_the_limit_and_no_byte_longer(
+    call: Calls, size: int, code: grpc.StatusCode
+) -> None:
+    # A field unknown to the contract fills up: 2 bytes of tag, 3 of length, its value.
+    known = SIMILAR.SerializeToString()
+    filling = size - len(known) - 5
+    length = bytes([filling & 0x7F | 0x80, filling >> 7 & 0x7F | 0x80, filling >> 14])
+    request = known + b"\xfa\x3f" + length + b"x" * filling
+    assert len(request) == size
+
+    similar: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = call.channel.unary_unary(f"/{SERVICE_NAME}/Similar")
+
+    assert await similar(request, timeout=TIMEOUT_SECONDS).code() is code
+
+
 async def test_request_at_every_limit_at_once_fits(call: Calls) -> None:
     ids = [f"{number:0128}" for number in range(1_000)]
     options = values.RecommendOptions(
@@ -291,6 +351,24 @@ async def test_call_whose_time_passes_while_a_thread_works_ends_without_waiting_
     twin.gate.set()
 
     assert (failure.code, failure.info.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
+async def test_deadline_error_tells_whether_a_thread_worked_or_was_only_waited_for(
+    call: Calls, twin: TwinRecommender
+) -> None:
+    twin.gate, twin.cost_us = threading.Event(), 5_000.0
+    busy = [asyncio.create_task(call.error("Similar", SIMILAR, timeout=9)) for _ in range(2)]
+    while len(twin.queries) < 2:
+        await asyncio.sleep(0)
+
+    waiting = await call.error("Similar", SIMILAR, timeout=9)
+    working = await asyncio.gather(*busy)
+    twin.gate.set()
+
+    assert [failure.info.metadata["stage"] for failure in working] == ["search", "search"]
+    assert waiting.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert waiting.info.metadata["stage"] == "waiting for a thread"
+    assert waiting.message == "the deadline passed during waiting for a thread"
 
 
 async def test_work_still_waiting_when_its_caller_leaves_is_never_begun(call: Calls, twin: TwinRecommender) -> None:

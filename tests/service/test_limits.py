@@ -42,7 +42,7 @@ def _recent(count: int) -> Query:
 
 def _rows(count: int) -> list[Query | InvalidArgumentError]:
     row = messages.BatchRecommendRow(similar=messages.SimilarRequest(item_ids=["a"]))
-    return batch_queries(messages.BatchRecommendRequest(rows=[row] * count))
+    return list(batch_queries(messages.BatchRecommendRequest(rows=[row] * count)))
 
 
 class Boundary(NamedTuple):
@@ -175,9 +175,42 @@ def test_page_sizes_of_a_batch_may_add_up_to_the_limit_and_no_further() -> None:
             ]
         )
 
-    assert len(batch_queries(batch(*[500] * 10))) == 10
+    assert len(list(batch_queries(batch(*[500] * 10)))) == 10
     with pytest.raises(InvalidArgumentError, match="page sizes must add up to at most 5,000, got 5001"):
         batch_queries(batch(*[500] * 10, 1))
+    # Zero means 10, here too.
+    with pytest.raises(InvalidArgumentError, match="got 5010"):
+        batch_queries(batch(*[500] * 10, 0))
+
+
+def test_rows_without_a_page_size_that_is_allowed_spoil_neither_the_sum_nor_the_other_rows() -> None:
+    def row(page_size: int) -> messages.BatchRecommendRow:
+        options = values.RecommendOptions(page_size=page_size)
+        return messages.BatchRecommendRow(similar=messages.SimilarRequest(item_ids=["a"], options=options))
+
+    rows = [*[row(500)] * 10, row(501), row(-1), messages.BatchRecommendRow()]
+
+    *valid, too_large, negative, unset = batch_queries(messages.BatchRecommendRequest(rows=rows))
+
+    assert all(isinstance(query, Query) for query in valid)
+    assert [str(error) for error in (too_large, negative, unset)] == [
+        "options.page_size: must be at most 500, got 501",
+        "options.page_size: must be at least 0, got -1",
+        "request: one of similar, personalize, related must be set",
+    ]
+
+
+def test_row_of_a_batch_is_read_when_its_turn_comes() -> None:
+    row = messages.BatchRecommendRow(similar=messages.SimilarRequest(item_ids=["a"]))
+    request = messages.BatchRecommendRequest(rows=[row, row])
+    queries = batch_queries(request)
+
+    next(queries)
+    request.rows[1].similar.item_ids[0] = "later"
+
+    second = next(queries)
+    assert isinstance(second, Query)
+    assert second.item_ids == ("later",)
 
 
 def test_no_more_than_ten_violations_are_listed() -> None:

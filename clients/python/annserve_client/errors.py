@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 
@@ -87,13 +89,14 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def error_of_status(status: status_pb2.Status, request_id: str | None = None) -> AnnserveError:
-    """Return the error that ``status`` describes."""
+    """Return the error that ``status`` describes; without a ``request_id``, it has the one among the details."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
-        # Unpack does nothing to a message of another type; details that this client does not know are passed over.
-        detail.Unpack(info)
-        detail.Unpack(bad_request)
+        # Unpack does nothing to a message of another type; details that this client cannot read are passed over.
+        with suppress(DecodeError):
+            detail.Unpack(info)
+            detail.Unpack(bad_request)
     return _CLASSES.get(code, ServerError)(
         status.message,
         code=code,
@@ -103,14 +106,17 @@ def error_of_status(status: status_pb2.Status, request_id: str | None = None) ->
             FieldViolation(field=violation.field, description=violation.description)
             for violation in bad_request.field_violations
         ),
-        request_id=request_id,
+        request_id=request_id or info.metadata.get("request_id"),
     )
 
 
 def error_of_call(error: Any) -> AnnserveError:
     """Return what ``error``, a `grpc.RpcError` of either kind of channel, stands for."""
     trailing = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailing.get("grpc-status-details-bin", b""))
+    status = status_pb2.Status()
+    # Anything on the way may have damaged the details; the code is worth having without them.
+    with suppress(DecodeError):
+        status = status_pb2.Status.FromString(trailing.get("grpc-status-details-bin", b""))
     # What the call itself says counts: a proxy may have changed the code and left the details.
     status.code = error.code().value[0]
     status.message = error.details() or ""

@@ -251,6 +251,38 @@ async def test_error_holds_what_the_server_said_of_it(ask: Ask) -> None:
     assert str(error) == "INVALID_ARGUMENT: as scripted"
 
 
+def _with_damaged_detail() -> bytes:
+    status = status_pb2.Status()
+    status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff\xff")
+    data: bytes = status.SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize("details", [b"\xff\xff\xff", _with_damaged_detail()], ids=["status", "detail"])
+async def test_error_with_damaged_details_keeps_its_code_message_and_request_id(ask: Ask, details: bytes) -> None:
+    script = Script(grpc.StatusCode.NOT_FOUND)
+    script.metadata = (("grpc-status-details-bin", details), ("x-request-id", "id-1"))
+
+    with serving(script) as target, pytest.raises(NotFoundError) as caught:
+        await ask(target, "similar", ["a"])
+
+    assert (str(caught.value), caught.value.reason) == ("NOT_FOUND: as scripted", "")
+    assert caught.value.request_id == "id-1"
+
+
+async def test_failed_row_of_a_batch_has_the_request_id_among_its_details(ask: Ask) -> None:
+    response = service_messages.BatchRecommendResponse()
+    status = response.results.add().status
+    status.code = code_pb2.INTERNAL
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INTERNAL", metadata={"request_id": "id-1"}))
+
+    with serving(Script(response)) as target:
+        (error,) = await ask(target, "batch", [Similar(item_ids=["a"])])
+
+    assert isinstance(error, ServerError)
+    assert error.request_id == "id-1"
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 async def test_call_that_fails_twice_for_the_moment_succeeds(ask: Ask, code: grpc.StatusCode) -> None:
     script = Script(code, code, similar_response())

@@ -39,7 +39,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `wanted_id`, `snapshot_id`.
     """
     ERROR_REASON_NO_SNAPSHOT: _ErrorReason.ValueType  # 5
-    """UNAVAILABLE: no snapshot has been loaded yet. Retry."""
+    """UNAVAILABLE: no snapshot has been loaded yet. Reserved for servers that start before their snapshot is loaded: this
+    one does not, so it never sends it. Clients must treat it as retryable.
+    """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 6
     """DEADLINE_EXCEEDED: the call's deadline, or the server's own cap where the call had none, passed before the answer
     was there. Metadata: `stage`.
@@ -54,9 +56,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
 
-    Every error that annserve itself raises carries a `google.rpc.ErrorInfo` with domain `annserve` and, as `reason`, the name of one of these
-    values without its `ERROR_REASON_` prefix, for example `UNKNOWN_ITEM`. Its metadata holds every value that the
-    message mentions, cut to 64 bytes where a caller chose it. A reason is never reused for something else.
+    Every error that annserve itself raises carries a `google.rpc.ErrorInfo` with domain `annserve` and, as `reason`, the
+    name of one of these values without its `ERROR_REASON_` prefix, for example `UNKNOWN_ITEM`. Its metadata holds every
+    value that the message mentions, cut to 64 bytes where a caller chose it. A reason is never reused for something else.
 
     Errors of gRPC itself carry none: UNAVAILABLE without a connection, RESOURCE_EXHAUSTED for a message over its size
     limit, UNIMPLEMENTED for an unknown method, DEADLINE_EXCEEDED and CANCELLED noticed by the caller's own library.
@@ -79,7 +81,9 @@ ERROR_REASON_SNAPSHOT_NOT_HERE: ErrorReason.ValueType  # 4
 Metadata: `wanted_id`, `snapshot_id`.
 """
 ERROR_REASON_NO_SNAPSHOT: ErrorReason.ValueType  # 5
-"""UNAVAILABLE: no snapshot has been loaded yet. Retry."""
+"""UNAVAILABLE: no snapshot has been loaded yet. Reserved for servers that start before their snapshot is loaded: this
+one does not, so it never sends it. Clients must treat it as retryable.
+"""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 6
 """DEADLINE_EXCEEDED: the call's deadline, or the server's own cap where the call had none, passed before the answer
 was there. Metadata: `stage`.

@@ -459,7 +459,7 @@ class ServingInfo(_message.Message):
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _builtins.int
     STAGE_DURATIONS_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
-    """Names this answer in events that come of it. Equal questions to one snapshot have equal tokens; the caller adds its
+    """Names this answer in events that come of it. Equal requests to one snapshot have equal tokens; the caller adds its
     own impression id. Printable ASCII, at most 64 bytes, opaque.
     """
     @_builtins.property
