@@ -31,6 +31,12 @@ class Settings(BaseSettings):
         le=600_000,
         description="How long calls under way may go on after TERM, in milliseconds.",
     )
+    executor_threads: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Threads for searches that would hold up others; each keeps a processor busy while it works.",
+    )
     reflection: bool = Field(default=True, description="Whether gRPC reflection lists the services to tools.")
     log_level: str = Field(
         default="INFO",

@@ -3,7 +3,7 @@
 # uv does the resolving; it is installed into the environment for this and needed for nothing else.
 set -eu
 cd "$(dirname "$0")/.."
-.venv/bin/python -m pip --disable-pip-version-check --quiet install uv
+.venv/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
 compile() {
     .venv/bin/uv --quiet pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
         --no-emit-index-url "$@"

@@ -1,4 +1,4 @@
-"""The documentation names everything a user can meet, and its first example runs."""
+"""The documentation names everything a user can meet. That its examples run is tested in `tests/cli/test_demo.py`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import typer
 
 from annserve import __version__
 from annserve.cli import bench, doctor, query, serving, snapshots, training
-from annserve.cli.output import entry_point, say
+from annserve.cli.output import console, entry_point
 from annserve.domain.errors import AnnserveError
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app.command("doctor")(doctor.doctor)
 @app.command("version")
 def version_command() -> None:
     """Print the version."""
-    say(__version__)
+    console.print(__version__, highlight=False)
 
 
 main = entry_point(app, (AnnserveError, OSError))

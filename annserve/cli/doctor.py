@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import typer
 
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import JsonOption, print_rows
-from annserve.domain.errors import AnnserveError, NoSnapshotError
+from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
 
 OPEN_FILES_MIN = 4_096
 
@@ -84,13 +83,12 @@ def _protobuf() -> tuple[str, str]:
 
 
 def _address() -> tuple[str, str]:
-    host, _, port = settings().address.rpartition(":")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            return "warning", f"{settings().address} cannot be bound: {error.strerror}; a server may be running"
+    from annserve.service.server import bindable
+
+    try:
+        bindable(settings().address)
+    except InputError as error:
+        return "warning", str(error)
     return "ok", f"{settings().address} is free"
 
 

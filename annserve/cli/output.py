@@ -98,12 +98,5 @@ def entry_point(app: typer.Typer, handled: tuple[type[Exception], ...]) -> Calla
         except handled as error:
             say(f"annserve: {error}")
             sys.exit(1)
-        except KeyboardInterrupt:
-            say("annserve: stopped")
-            sys.exit(130)
-        except BrokenPipeError:
-            # Whoever read the output has seen enough (`| head`); the interpreter must not try to flush it again.
-            sys.stderr.close()
-            sys.exit(0)
 
     return main

@@ -39,6 +39,7 @@ def serve_command(
         deadline_max_ms=known.deadline_max_ms,
         drain_grace_ms=known.drain_grace_ms,
         reflection=known.reflection,
+        executor_threads=known.executor_threads,
     )
     store = open_store(snapshots)
     if use_demo and store.current_id() is None:

@@ -64,30 +64,38 @@ def verify_snapshot(
         store = open_store(snapshots)
         path = store.path(snapshot_id if snapshot_id is not None else live_id(store))
     snapshot = load_snapshot(path)
-    if as_json:
-        print_json({"snapshot_id": snapshot.id, "verified": True})
-    else:
-        say(f"{snapshot.id} is whole, and answers its check queries at the promised recall")
+    text = f"{snapshot.id} is whole, and answers its check queries at the promised recall"
+    _report(text, {"snapshot_id": snapshot.id, "verified": True}, as_json=as_json)
 
 
 @app.command()
-def activate(snapshot_id: SnapshotArgument, snapshots: SnapshotsOption = None) -> None:
+def activate(snapshot_id: SnapshotArgument, snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> None:
     """Make a snapshot the live one, after verifying it. A server takes it at its next start."""
     open_store(snapshots).activate(snapshot_id)
-    say(f"{snapshot_id} is live")
+    _report(f"{snapshot_id} is live", {"snapshot_id": snapshot_id}, as_json=as_json)
 
 
 @app.command("rollback")
-def roll_back(snapshots: SnapshotsOption = None) -> None:
+def roll_back(snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> None:
     """Make the snapshot that was live before the live one again."""
-    say(f"{open_store(snapshots).roll_back()} is live again")
+    snapshot_id = open_store(snapshots).roll_back()
+    _report(f"{snapshot_id} is live again", {"snapshot_id": snapshot_id}, as_json=as_json)
 
 
 @app.command()
 def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest to keep, beside the live one.")] = 3,
     snapshots: SnapshotsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Delete all but the newest snapshots. The live one and the one before it always stay."""
     removed = open_store(snapshots).prune(keep)
-    say(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+    text = f"removed {', '.join(removed)}" if removed else "nothing to remove"
+    _report(text, {"removed_snapshot_ids": removed}, as_json=as_json)
+
+
+def _report(text: str, value: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(value)
+    else:
+        say(text)

@@ -47,7 +47,7 @@ def eligibility_of(query: Query, vectors: QueryVectors, snapshot: Snapshot) -> E
 
     if options.candidate_item_ids is None:
         count = len(snapshot.items) - excluded.size
-        rule = LimitingRule.EXCLUDED if excluded.size else LimitingRule.CATALOGUE
+        rule = LimitingRule.EXCLUDED if len(snapshot.items) >= options.k else LimitingRule.CATALOGUE
         return Eligibility(restriction=None, excluded=excluded, count=count, rule=rule)
     candidates = np.unique(_known_rows(options.candidate_item_ids, snapshot))
     allowed = np.setdiff1d(candidates, excluded, assume_unique=True)

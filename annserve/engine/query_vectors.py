@@ -66,8 +66,12 @@ class QueryVectorizer:
         recent_rows, folded = self._folded(query, missing)
         if query.user_id and user_row is None:
             missing.append(query.user_id)
-            if query.options.strict and folded is None:
-                raise UnknownUserError(query.user_id, self._snapshot.id)
+        if query.options.strict and missing and folded is None and user_row is None:
+            raise (
+                UnknownUserError(query.user_id, self._snapshot.id)
+                if query.user_id
+                else UnknownItemError(missing[0], self._snapshot.id)
+            )
         source, user_vector = Source.FOLD_IN, folded
         if folded is None:
             source = Source.USER_VECTOR
@@ -81,6 +85,10 @@ class QueryVectorizer:
             recent_rows=recent_rows,
             missing_ids=tuple(missing),
         )
+
+    def fold_in_us(self, item_count: int) -> float:
+        """Return about how many microseconds folding in so many recent items takes."""
+        return 0.0 if self._fold_in is None else self._fold_in.estimated_us(item_count)
 
     def _item_rows(self, item_ids: Iterable[str], missing: list[str]) -> Rows:
         """Return the rows of the known ids, each once; unknown ids are added to ``missing``, each once."""

@@ -15,6 +15,9 @@ from annserve.engine.stopwatch import Stopwatch
 from annserve.search.index import SearchResult
 from annserve.snapshot.snapshot import Snapshot
 
+_ID_US = 1.0
+"""What an id of a request costs: looked up, made unique, scored if it is a candidate."""
+
 
 class SnapshotRecommender:
     """Answers from one loaded snapshot; implements `domain.ports.Recommender`. Safe to share between threads."""
@@ -57,21 +60,28 @@ class SnapshotRecommender:
         )
 
     def estimated_us(self, query: Query) -> float:
-        """Return an estimate, in microseconds, of the searches that ``query`` needs."""
+        """Return an estimate of what ``query`` costs, in microseconds, on the high side: what it may come to."""
         options, snapshot = query.options, self._snapshot
-        if options.candidate_item_ids is not None:
-            return 0.0  # A list that fits in a request is scanned in microseconds.
         excluded_count = len(query.item_ids) + len(options.exclude_item_ids) + len(query.recent_items)
+        cost = _ID_US * (excluded_count + len(options.candidate_item_ids or ()))
+        if query.recent_items:
+            cost += self._vectorizer.fold_in_us(len(query.recent_items))
+        if options.candidate_item_ids is not None:
+            return cost  # A list that fits in a request is scanned while its ids are looked up.
         if query.user_id and options.exclude_seen and snapshot.histories is not None:
             row = snapshot.users.row(query.user_id)
             if row is not None:
                 excluded_count += int(snapshot.histories.indptr[row + 1] - snapshot.histories.indptr[row])
         k = options.k if query.mode is not Mode.RELATED else candidate_depth(options.k)
-        cost = 0.0
+        searched = []
         if query.mode is not Mode.PERSONALIZE:
-            cost += snapshot.likeness.estimated_us(k, excluded_count=excluded_count, exact=options.exact)
+            searched.append(snapshot.likeness)
         if query.mode is not Mode.SIMILAR:
-            cost += snapshot.affinity.estimated_us(k, excluded_count=excluded_count, exact=options.exact)
+            searched.append(snapshot.affinity)
+        for index in searched:
+            cost += index.estimated_us(
+                k, excluded_count=excluded_count, ef_search=options.ef_search, exact=options.exact
+            )
         return cost
 
     def _search(
@@ -108,7 +118,8 @@ class SnapshotRecommender:
         """Return the most popular eligible items; their score is the popularity prior."""
         rows = self._snapshot.popular_rows
         if eligibility.restriction is not None:
-            rows = rows[np.isin(rows, eligibility.restriction.rows)]
+            rows = eligibility.restriction.rows
+            rows = rows[np.argsort(-self._snapshot.popularity[rows], kind="stable")]
         elif eligibility.excluded.size:
             # Among the first k + |excluded| at least k are not excluded.
             rows = rows[: k + eligibility.excluded.size]

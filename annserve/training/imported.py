@@ -54,7 +54,7 @@ def import_vectors(
     *,
     fold_in: FoldInConstants | None = None,
     popularity_weight: float = 0.0,
-    likeness_exponent: float = 1.0,
+    likeness_exponent: float = 0.75,
     recent_items_max: int = 100,
 ) -> Model:
     """Return a model of vectors made elsewhere.
@@ -65,16 +65,16 @@ def import_vectors(
         fold_in: What was minimised for users (`fold_in.implicit_constants` for `implicit`). None leaves the snapshot
             without `recent_items`.
         popularity_weight: See `Model`; 0 as long as nobody has measured what the prior is worth.
-        likeness_exponent: See `Model`, 0 to 1. The default, 1, ranks by cosine.
+        likeness_exponent: See `Model`, 0.5 to 1; 1 ranks by cosine.
         recent_items_max: See `Model`, at least 1.
 
     Raises:
         InputError: a file, column, shape, type or option cannot be used.
         BadVectorsError: a vector is not finite as float32; the message names the first few ids.
     """
-    if not (0 <= likeness_exponent <= 1 and math.isfinite(popularity_weight) and recent_items_max >= 1):
+    if not (0.5 <= likeness_exponent <= 1 and math.isfinite(popularity_weight) and recent_items_max >= 1):
         raise InputError(
-            "likeness_exponent must be 0 to 1, popularity_weight finite and recent_items_max at least 1, "
+            "likeness_exponent must be 0.5 to 1, popularity_weight finite and recent_items_max at least 1, "
             f"got {likeness_exponent}, {popularity_weight} and {recent_items_max}"
         )
     if fold_in is not None:

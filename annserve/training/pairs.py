@@ -32,7 +32,6 @@ class Pairs:
     """Milliseconds since 1970-01-01 UTC."""
     now_ms: int
     """The moment that ages are counted from: the latest time of the source, or the split it was cut at."""
-    has_times: bool
 
     def __len__(self) -> int:
         return len(self.users)
@@ -54,8 +53,8 @@ class Pairs:
         return sp.csr_array((data, (self.users, self.items)), shape=shape)
 
 
-def pairs_of(interactions: Interactions, *, before_ms: int | None = None, from_ms: int | None = None) -> Pairs:
-    """Return the pairs of ``interactions``, or of those before ``before_ms`` and not before ``from_ms``.
+def pairs_of(interactions: Interactions, *, before_ms: int | None = None) -> Pairs:
+    """Return the pairs of ``interactions``, or of those before ``before_ms``.
 
     Ids keep their positions whatever the window, so that pairs of two windows of one source can be compared.
     """
@@ -63,8 +62,6 @@ def pairs_of(interactions: Interactions, *, before_ms: int | None = None, from_m
     keep = np.ones(len(interactions), dtype=bool)
     if before_ms is not None:
         keep &= times < before_ms
-    if from_ms is not None:
-        keep &= times >= from_ms
     users, items, times = interactions.users[keep], interactions.items[keep], times[keep]
     weights = interactions.weights[keep]
 
@@ -89,5 +86,4 @@ def pairs_of(interactions: Interactions, *, before_ms: int | None = None, from_m
         first_times=first[by_time],
         last_times=last[by_time],
         now_ms=before_ms if before_ms is not None else latest,
-        has_times=interactions.times is not None,
     )

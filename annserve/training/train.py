@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from annserve.domain.arrays import Vectors
 from annserve.domain.model import FoldInConstants, Histories, Model
 from annserve.domain.progress import Progress, no_progress
-from annserve.training.fold_in import FoldIn, gram_matrix
+from annserve.snapshot.soundness import gram_matrix
+from annserve.training.fold_in import FoldIn
 from annserve.training.pairs import DAY_MS, Pairs
 from annserve.training.trainers import ImplicitALS, ItemTrainer, TruncatedSVD
 

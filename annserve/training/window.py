@@ -143,7 +143,6 @@ def _stacked(
         first_times=pairs.first_times[kept],
         last_times=pairs.first_times[kept],
         now_ms=split_ms,
-        has_times=pairs.has_times,
     )
 
 
@@ -158,5 +157,4 @@ def _renumbered(pairs: Pairs, keep: npt.NDArray[np.bool_], users: npt.NDArray[np
         first_times=pairs.first_times[keep],
         last_times=pairs.last_times[keep],
         now_ms=pairs.now_ms,
-        has_times=pairs.has_times,
     )

@@ -326,3 +326,28 @@ def test_an_exact_search_is_estimated_to_cost_more_than_a_graph_search(recommend
 
 def test_a_long_history_is_estimated_to_cost_more_than_none(recommender: SnapshotRecommender) -> None:
     assert recommender.estimated_us(personalize()) > recommender.estimated_us(personalize(exclude_seen=False))
+
+
+def test_a_strict_request_whose_recent_items_are_all_unknown_fails(recommender: SnapshotRecommender) -> None:
+    with pytest.raises(UnknownItemError, match="없음"):
+        recommender.recommend(personalize(None, "없음", strict=True))
+    assert recommender.recommend(personalize(USER, "없음", strict=True)).source is Source.USER_VECTOR
+
+
+def test_the_catalogue_is_to_blame_where_it_could_not_have_filled_the_page(imported: SnapshotRecommender) -> None:
+    def rule(k: int) -> LimitingRule:
+        shortfall = imported.recommend(similar(SEED, k=k)).shortfall
+        assert shortfall is not None
+        return shortfall.limiting_rule
+
+    assert rule(3_000) is LimitingRule.EXCLUDED
+    assert rule(3_001) is LimitingRule.CATALOGUE
+
+
+def test_folding_in_and_long_lists_of_ids_are_estimated_to_cost_something(recommender: SnapshotRecommender) -> None:
+    none = recommender.estimated_us(personalize(None, exclude_seen=False, candidate_item_ids=(SEED,)))
+    folded = recommender.estimated_us(personalize(None, *[SEED] * 100, exclude_seen=False, candidate_item_ids=(SEED,)))
+    listed = recommender.estimated_us(personalize(None, exclude_seen=False, candidate_item_ids=(SEED,) * 1_000))
+
+    assert folded > none + 100
+    assert listed > none + 900

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from annserve.domain.arrays import Vectors
 from annserve.domain.errors import InputError, InvalidArgumentError
 from annserve.domain.model import FoldInConstants, Histories
-from annserve.training.fold_in import FoldIn, gram_matrix, implicit_constants
+from annserve.snapshot.soundness import gram_matrix
+from annserve.training.fold_in import FoldIn, implicit_constants
 
 CATALOGUE: Vectors = np.random.default_rng(7).normal(0.0, 0.3, (60, 8)).astype(np.float32)
 GRAM = gram_matrix(CATALOGUE)

@@ -1,0 +1,77 @@
+"""The first minute: what `make serve` runs, the calls it prints, and the examples of the README and the quickstart."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    address: str
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """Train and serve the bundled data, as `make serve` does, on a free port."""
+    folder = tmp_path_factory.mktemp("demo") / "snapshots"
+    command = [sys.executable, "-m", "annserve.cli", "serve", "--demo", "--address", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, "--snapshots", str(folder)], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as server:
+        assert server.stderr is not None
+        said: list[str] = []
+        while not any("query related" in line for line in said):
+            line = server.stderr.readline()
+            assert line, said
+            said.append(line.rstrip())
+        address = next(match[1] for match in (re.search(r"on (127\.0\.0\.1:\d+)$", line) for line in said) if match)
+        yield Demo(address, said)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_calls_to_try_work_as_printed_and_answer_with_names(demo: Demo) -> None:
+    calls = [shlex.split(line) for line in demo.said if " query " in line]
+
+    assert [call[2] for call in calls] == ["similar", "personalize", "related"]
+    for call in calls:
+        # The printed program is how this one was started, here not by the name of a script.
+        table = run([sys.executable, "-m", "annserve.cli", *call[1:]])
+        assert len(table.splitlines()) == 12
+        assert "name" in table.splitlines()[0]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "clients/python/README.md"])
+def test_the_python_examples_run(page: str, demo: Demo) -> None:
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+    assert examples
+    for example in examples:
+        assert run([sys.executable, "-c", example.replace("127.0.0.1:50051", demo.address)])
+
+
+def test_the_teacups_go_with_the_cake_stand(demo: Demo) -> None:
+    arguments = ["query", "similar", "--item", "regency cakestand 3 tier", "--names", "demo", "--address", demo.address]
+
+    table = run([sys.executable, "-m", "annserve.cli", *arguments])
+
+    assert table.count("REGENCY TEACUP AND SAUCER") >= 2
