@@ -319,18 +319,22 @@ def test_a_search_costs_at_most_twice_its_estimate_when_its_best_rows_are_exclud
     graph = Graph.build(points, replace(RECIPE, ef_construction=40, ef_search=16), threads=2)
     queries = make_queries(points, 150)
     bands = measure_bands(points, graph, queries[:100])
-    index = SpaceIndex(points, graph, bands=bands, recall_target=0.5)
     excluded = [ranked(points, query)[0][:excluded_count] for query in queries[100:]]
 
-    medians = []
-    for _ in range(5):
-        times = [time.thread_time()]
-        for query, rows in zip(queries[100:], excluded, strict=True):
-            index.search(query, 10, excluded=rows)
-            times.append(time.thread_time())
-        medians.append(float(np.median(np.diff(times))) * 1e6)
+    def share_estimated() -> float:
+        """Measure what searches cost, estimate it from a cost model measured anew, and return the ratio."""
+        index = SpaceIndex(points, graph, bands=bands, recall_target=0.5)
+        medians = []
+        for _ in range(5):
+            times = [time.thread_time()]
+            for query, rows in zip(queries[100:], excluded, strict=True):
+                index.search(query, 10, excluded=rows)
+                times.append(time.thread_time())
+            medians.append(float(np.median(np.diff(times))) * 1e6)
+        return index.estimated_us(10, excluded_count=excluded_count) / min(medians)
 
-    assert index.estimated_us(10, excluded_count=excluded_count) >= min(medians) / 2
+    # A busy machine spoils one measurement in twenty, never four in a row; a wrong estimate is wrong every time.
+    assert any(share_estimated() >= 0.5 for _ in range(4))
 
 
 def test_a_restriction_used_again_keeps_its_rows_side_by_side_and_answers_the_same(affinity: Built) -> None:
