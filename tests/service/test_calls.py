@@ -14,7 +14,8 @@ from edge_twin import ITEM_IDS, TIMEOUT_SECONDS, Calls, TwinRecommender
 from google.rpc import code_pb2, error_details_pb2
 
 from annserve.domain import errors
-from annserve.domain.query import Mode
+from annserve.domain.deadline import Deadline
+from annserve.domain.query import Answer, Mode, Query
 from annserve.service.limits import REQUEST_BYTES_MAX
 from annserve.service.servicer import SERVICE_NAME
 from annserve.v1 import recommendation_pb2 as values
@@ -456,7 +457,16 @@ async def test_rows_overtaken_by_the_deadline_say_so_and_those_before_are_brough
     assert len(twin.queries) == 2
 
 
-async def test_batch_lets_other_calls_in_between_rows(call: Calls, twin: TwinRecommender) -> None:
+async def test_batch_lets_other_calls_in_between_rows(
+    call: Calls, twin: TwinRecommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = twin.recommend
+
+    def slow(query: Query, deadline: Deadline) -> Answer:
+        time.sleep(0.003)  # 100 rows last long enough for the other call to arrive, on a busy machine too.
+        return answer(query, deadline)
+
+    monkeypatch.setattr(twin, "recommend", slow)
     batch = messages.BatchRecommendRequest(rows=[messages.BatchRecommendRow(similar=SIMILAR)] * 100)
     long_call = asyncio.create_task(call("BatchRecommend", batch))
     while not twin.queries:
