@@ -9,6 +9,9 @@
     ├── NoSnapshotError                 nothing to serve yet
     ├── DeadlineExceededError           the caller's time is up
     ├── FoldInUnavailableError          the snapshot has no fold-in constants
+    ├── NoCatalogError                  metadata or a filter is asked for, and there is no catalogue
+    ├── CatalogUnavailableError         the catalogue does not answer, or knows too old a state
+    ├── FieldNotIndexedError            a filter would read every document
     ├── SnapshotRefusedError            a snapshot that must not be loaded
     │   ├── SnapshotIncompleteError, SnapshotChecksumError, SnapshotFormatError
     │   └── SnapshotSchemaError, SnapshotRecallError
@@ -122,6 +125,33 @@ class FoldInUnavailableError(AnnserveError):
             f"snapshot {snapshot_id!r} has no fold-in constants, so recent_items cannot be used",
             snapshot_id=snapshot_id,
         )
+
+
+class NoCatalogError(AnnserveError):
+    """A filter or metadata is asked for, and this server has no catalogue."""
+
+    reason = "NO_CATALOG"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field} needs a catalogue, and this server was started without one", field=field)
+
+
+class CatalogUnavailableError(AnnserveError):
+    """The catalogue does not answer, and nothing that is known of it is fresh enough to answer instead."""
+
+    reason = "CATALOG_UNAVAILABLE"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the catalogue cannot be asked: {problem}", problem=problem)
+
+
+class FieldNotIndexedError(AnnserveError):
+    """A filter on a field without an index would make the database read every document."""
+
+    reason = "FIELD_NOT_INDEXED"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"field {field!r} has no index: `annserve catalog ensure-indexes` makes it", field=field)
 
 
 class SnapshotRefusedError(AnnserveError):

@@ -6,6 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from annserve.domain.catalog import Metadata
+from annserve.domain.filter import Filter
+
+
+class Degradation(Enum):
+    """What an answer had to do without."""
+
+    CATALOG_STALE = "catalog_stale"
+    """The filter was applied to a catalogue whose changes do not arrive at present."""
+    HISTORY_UNAVAILABLE = "history_unavailable"
+    """The user's history could not be read: only what the snapshot knows of it was used."""
+    METADATA_UNAVAILABLE = "metadata_unavailable"
+    """The fields of `read_mask` could not be read."""
+
 
 class Mode(Enum):
     """Which question is asked."""
@@ -48,6 +62,12 @@ class Options:
     exclude_item_ids: tuple[str, ...] = ()
     candidate_item_ids: tuple[str, ...] | None = None
     """Only these may be returned; None means every item, an empty tuple none."""
+    filter: Filter | None = None
+    """In canonical form; only items of the catalogue that pass may be returned."""
+    read_mask: tuple[str, ...] = ()
+    """Names of declared fields to return with each item."""
+    max_staleness_seconds: float | None = None
+    """How old what is known of the catalogue may be; None for the server's default, 0 to ask the store itself."""
     exclude_seen: bool = True
     popularity_weight: float | None = None
     ef_search: int | None = None
@@ -76,6 +96,7 @@ class LimitingRule(Enum):
     CATALOGUE = "catalogue"
     """There are no more items."""
     CANDIDATE_ITEM_IDS = "candidate_item_ids"
+    FILTER = "filter"
     EXCLUDED = "excluded"
     """Seeds, `exclude_item_ids` and seen items took the rest."""
 
@@ -102,6 +123,25 @@ class Explanation:
     """The share of each affinity score that is the popularity prior."""
     stage_us: tuple[tuple[str, float], ...] = ()
     """Microseconds per stage, in the order they ran."""
+    catalog_use: CatalogUse | None = None
+    """None without a catalogue."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CatalogUse:
+    """What answering took of the catalogue, counted."""
+
+    bitmap_hits: int = 0
+    """Leaves of the filter whose bitmap was there."""
+    bitmap_misses: int = 0
+    candidate_rounds: int = 0
+    """How often candidates were looked for and checked with the store."""
+    candidates_checked: int = 0
+    database_calls: int = 0
+    """Look-ups this answer waited for: checks, histories, metadata."""
+    history_hits: int = 0
+    metadata_hits: int = 0
+    """Items whose metadata was there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +154,13 @@ class Answer:
     source: Source
     """Who filled the rows: one source fills a whole answer until fallback chains arrive."""
     search_path: SearchPath
-    selectivity: float
-    """The share of items that were eligible, 0 to 1."""
+    selectivity: float | None
+    """The share of items that were eligible, 0 to 1; None where only candidates were looked at."""
+    metadata: Sequence[Metadata] = ()
+    """The fields asked for, a mapping a row; empty when none were."""
+    catalog_age_seconds: float | None = None
+    """How old what was known of the catalogue is; None where it was not needed."""
+    degradations: tuple[Degradation, ...] = ()
     missing_ids: tuple[str, ...] = ()
     user_impact: float | None = None
     """Related only: the weight of taste that was used; 0 or 1 when the other half had no vector."""

@@ -52,6 +52,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 8
     """INTERNAL: a fault of the server. The message is fixed; metadata holds the `request_id` to look for in its log."""
+    ERROR_REASON_NO_CATALOG: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION: a filter or metadata is asked for, and the server was started without a catalogue.
+    Metadata: `field`.
+    """
+    ERROR_REASON_CATALOG_UNAVAILABLE: _ErrorReason.ValueType  # 10
+    """UNAVAILABLE: the catalogue does not answer, and nothing that is known of it is as fresh as `max_staleness` wants. A
+    `google.rpc.RetryInfo` says when to try again. Metadata: `problem`.
+    """
+    ERROR_REASON_FIELD_NOT_INDEXED: _ErrorReason.ValueType  # 11
+    """FAILED_PRECONDITION: the filter tests a field without an index, which would make the database read every document.
+    Metadata: `field`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
@@ -94,4 +106,16 @@ Metadata: `snapshot_id`.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 8
 """INTERNAL: a fault of the server. The message is fixed; metadata holds the `request_id` to look for in its log."""
+ERROR_REASON_NO_CATALOG: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION: a filter or metadata is asked for, and the server was started without a catalogue.
+Metadata: `field`.
+"""
+ERROR_REASON_CATALOG_UNAVAILABLE: ErrorReason.ValueType  # 10
+"""UNAVAILABLE: the catalogue does not answer, and nothing that is known of it is as fresh as `max_staleness` wants. A
+`google.rpc.RetryInfo` says when to try again. Metadata: `problem`.
+"""
+ERROR_REASON_FIELD_NOT_INDEXED: ErrorReason.ValueType  # 11
+"""FAILED_PRECONDITION: the filter tests a field without an index, which would make the database read every document.
+Metadata: `field`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from . import filter_pb2 as _filter_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -34,6 +36,8 @@ class _LimitingRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limiting
     """`candidate_items` allowed no more."""
     LIMITING_RULE_EXCLUDED: _LimitingRule.ValueType  # 3
     """Seed, context, excluded and seen items took the rest."""
+    LIMITING_RULE_FILTER: _LimitingRule.ValueType  # 4
+    """No more items pass `filter`."""
 
 class LimitingRule(_LimitingRule, metaclass=_LimitingRuleEnumTypeWrapper):
     """A rule that limits how many items are eligible."""
@@ -46,6 +50,8 @@ LIMITING_RULE_CANDIDATE_ITEMS: LimitingRule.ValueType  # 2
 """`candidate_items` allowed no more."""
 LIMITING_RULE_EXCLUDED: LimitingRule.ValueType  # 3
 """Seed, context, excluded and seen items took the rest."""
+LIMITING_RULE_FILTER: LimitingRule.ValueType  # 4
+"""No more items pass `filter`."""
 Global___LimitingRule: _TypeAlias = LimitingRule  # noqa: Y015
 
 class _Source:
@@ -108,6 +114,34 @@ SEARCH_PATH_EXACT: SearchPath.ValueType  # 2
 """By comparing with every eligible item."""
 Global___SearchPath: _TypeAlias = SearchPath  # noqa: Y015
 
+class _Degradation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEGRADATION_UNSPECIFIED: _Degradation.ValueType  # 0
+    """Never sent."""
+    DEGRADATION_CATALOG_STALE: _Degradation.ValueType  # 1
+    """The filter was applied as the catalogue stood `catalog_age` ago: its changes do not arrive at present."""
+    DEGRADATION_HISTORY_UNAVAILABLE: _Degradation.ValueType  # 2
+    """The user's history could not be read: only what the snapshot knows of it was used."""
+    DEGRADATION_METADATA_UNAVAILABLE: _Degradation.ValueType  # 3
+    """The fields of `read_mask` could not be read."""
+
+class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
+    """What an answer had to do without."""
+
+DEGRADATION_UNSPECIFIED: Degradation.ValueType  # 0
+"""Never sent."""
+DEGRADATION_CATALOG_STALE: Degradation.ValueType  # 1
+"""The filter was applied as the catalogue stood `catalog_age` ago: its changes do not arrive at present."""
+DEGRADATION_HISTORY_UNAVAILABLE: Degradation.ValueType  # 2
+"""The user's history could not be read: only what the snapshot knows of it was used."""
+DEGRADATION_METADATA_UNAVAILABLE: Degradation.ValueType  # 3
+"""The fields of `read_mask` could not be read."""
+Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
+
 @_typing.final
 class RecommendOptions(_message.Message):
     """How a request is to be answered. Every field may be left unset."""
@@ -123,6 +157,8 @@ class RecommendOptions(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many items to return, 1 to 500; 0 means 10. Values outside are INVALID_ARGUMENT."""
     exclude_seen: _builtins.bool
@@ -155,6 +191,18 @@ class RecommendOptions(_message.Message):
     def consistency(self) -> Global___ConsistencyOptions:
         """Which snapshot may answer; unset means any."""
 
+    @_builtins.property
+    def filter(self) -> _filter_pb2.Filter:
+        """What the metadata of a returned item must be like. Unset means that every item of the catalogue may be returned. A
+        filter that no item passes gives an empty answer. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
+        """
+
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """The declared fields to return as `metadata` of each item, at most 32 names; unset means none. FAILED_PRECONDITION
+        (`NO_CATALOG`) without a catalogue.
+        """
+
     def __init__(
         self,
         *,
@@ -167,10 +215,12 @@ class RecommendOptions(_message.Message):
         consistency: Global___ConsistencyOptions | None = ...,
         strict: _builtins.bool = ...,
         explain: _builtins.bool = ...,
+        filter: _filter_pb2.Filter | None = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "_popularity_weight", b"_popularity_weight", "candidate_items", b"candidate_items", "consistency", b"consistency", "exclude_seen", b"exclude_seen", "popularity_weight", b"popularity_weight", "search_parameters", b"search_parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "_popularity_weight", b"_popularity_weight", "candidate_items", b"candidate_items", "consistency", b"consistency", "exclude_seen", b"exclude_seen", "filter", b"filter", "popularity_weight", b"popularity_weight", "read_mask", b"read_mask", "search_parameters", b"search_parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "_popularity_weight", b"_popularity_weight", "candidate_items", b"candidate_items", "consistency", b"consistency", "exclude_item_ids", b"exclude_item_ids", "exclude_seen", b"exclude_seen", "explain", b"explain", "page_size", b"page_size", "popularity_weight", b"popularity_weight", "search_parameters", b"search_parameters", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "_popularity_weight", b"_popularity_weight", "candidate_items", b"candidate_items", "consistency", b"consistency", "exclude_item_ids", b"exclude_item_ids", "exclude_seen", b"exclude_seen", "explain", b"explain", "filter", b"filter", "page_size", b"page_size", "popularity_weight", b"popularity_weight", "read_mask", b"read_mask", "search_parameters", b"search_parameters", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exclude_seen: _TypeAlias = _typing.Literal["exclude_seen"]  # noqa: Y015
     _WhichOneofArgType__exclude_seen: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen"]  # noqa: Y015
@@ -242,18 +292,26 @@ class ConsistencyOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """The snapshot that must answer, as named by an earlier answer; NOT_FOUND (`SNAPSHOT_NOT_HERE`) when another is
     served. Empty means any.
     """
+    @_builtins.property
+    def max_staleness(self) -> _duration_pb2.Duration:
+        """How old what is known of the catalogue may be when a filter is applied, 0 to 1 day; unset means the server's own
+        bound. 0 asks the catalogue itself. UNAVAILABLE (`CATALOG_UNAVAILABLE`) when nothing as fresh can be had.
+        """
+
     def __init__(
         self,
         *,
         snapshot_id: _builtins.str = ...,
+        max_staleness: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,7 +361,9 @@ class Recommendations(_message.Message):
     search_path: Global___SearchPath.ValueType
     """How the candidates were found."""
     selectivity: _builtins.float
-    """The share of the snapshot's items that were eligible after `candidate_items` and exclusions, 0 to 1."""
+    """The share of the snapshot's items that were eligible after the filter, `candidate_items` and exclusions, 0 to 1.
+    Unset when only candidates were checked, because no more was known of the filter yet.
+    """
     user_impact: _builtins.float
     """Related only: the weight that taste had. Differs from the request's when one half had no vector."""
     @_builtins.property
@@ -326,15 +386,20 @@ class Recommendations(_message.Message):
         missing_ids: _abc.Iterable[_builtins.str] | None = ...,
         shortfall: Global___Shortfall | None = ...,
         search_path: Global___SearchPath.ValueType = ...,
-        selectivity: _builtins.float = ...,
+        selectivity: _builtins.float | None = ...,
         user_impact: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_impact", b"_user_impact", "shortfall", b"shortfall", "user_impact", b"user_impact"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity", "_user_impact", b"_user_impact", "selectivity", b"selectivity", "shortfall", b"shortfall", "user_impact", b"user_impact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_impact", b"_user_impact", "missing_ids", b"missing_ids", "results", b"results", "search_path", b"search_path", "selectivity", b"selectivity", "shortfall", b"shortfall", "snapshot_id", b"snapshot_id", "user_impact", b"user_impact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity", "_user_impact", b"_user_impact", "missing_ids", b"missing_ids", "results", b"results", "search_path", b"search_path", "selectivity", b"selectivity", "shortfall", b"shortfall", "snapshot_id", b"snapshot_id", "user_impact", b"user_impact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__selectivity: _TypeAlias = _typing.Literal["selectivity"]  # noqa: Y015
+    _WhichOneofArgType__selectivity: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity"]  # noqa: Y015
     _WhichOneofReturnType__user_impact: _TypeAlias = _typing.Literal["user_impact"]  # noqa: Y015
     _WhichOneofArgType__user_impact: _TypeAlias = _typing.Literal["_user_impact", b"_user_impact"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__selectivity) -> _WhichOneofReturnType__selectivity | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_impact) -> _WhichOneofReturnType__user_impact | None: ...
 
 Global___Recommendations: _TypeAlias = Recommendations  # noqa: Y015
@@ -345,10 +410,32 @@ class Recommendation(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _filter_pb2.FieldValues: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _filter_pb2.FieldValues | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ITEM_ID_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item, in the catalogue's own id."""
     score: _builtins.float
@@ -359,6 +446,12 @@ class Recommendation(_message.Message):
     def explanation(self) -> Global___ScoreExplanation:
         """What the score is made of; set when the request said `explain`."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.MessageMap[_builtins.str, _filter_pb2.FieldValues]:
+        """The fields of `read_mask`, by name. A field that the item lacks, or that holds another type than declared, is left
+        out.
+        """
+
     def __init__(
         self,
         *,
@@ -366,10 +459,11 @@ class Recommendation(_message.Message):
         score: _builtins.float = ...,
         source: Global___Source.ValueType = ...,
         explanation: Global___ScoreExplanation | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _filter_pb2.FieldValues] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "item_id", b"item_id", "score", b"score", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "item_id", b"item_id", "metadata", b"metadata", "score", b"score", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,6 +552,9 @@ class ServingInfo(_message.Message):
 
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _builtins.int
     STAGE_DURATIONS_FIELD_NUMBER: _builtins.int
+    CATALOG_AGE_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    CATALOG_USE_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     """Names this answer in events that come of it. Equal requests to one snapshot have equal tokens; the caller adds its
     own impression id. Printable ASCII, at most 64 bytes, opaque.
@@ -466,19 +563,82 @@ class ServingInfo(_message.Message):
     def stage_durations(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageDuration]:
         """How long each stage took; set when the request said `explain`."""
 
+    @_builtins.property
+    def catalog_age(self) -> _duration_pb2.Duration:
+        """How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
+        the catalogue took no part.
+        """
+
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedScalarFieldContainer[Global___Degradation.ValueType]:
+        """What the answer had to do without; empty when all is well."""
+
+    @_builtins.property
+    def catalog_use(self) -> Global___CatalogUse:
+        """What the answer took of the catalogue; set when the request said `explain` and there is one."""
+
     def __init__(
         self,
         *,
         attribution_token: _builtins.str = ...,
         stage_durations: _abc.Iterable[Global___StageDuration] | None = ...,
+        catalog_age: _duration_pb2.Duration | None = ...,
+        degradations: _abc.Iterable[Global___Degradation.ValueType] | None = ...,
+        catalog_use: Global___CatalogUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog_age", b"catalog_age", "catalog_use", b"catalog_use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "stage_durations", b"stage_durations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "catalog_age", b"catalog_age", "catalog_use", b"catalog_use", "degradations", b"degradations", "stage_durations", b"stage_durations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServingInfo: _TypeAlias = ServingInfo  # noqa: Y015
+
+@_typing.final
+class CatalogUse(_message.Message):
+    """What an answer took of the catalogue, counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BITMAP_HIT_COUNT_FIELD_NUMBER: _builtins.int
+    BITMAP_MISS_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ROUND_COUNT_FIELD_NUMBER: _builtins.int
+    CHECKED_CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    DATABASE_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    HISTORY_HIT_COUNT_FIELD_NUMBER: _builtins.int
+    METADATA_HIT_COUNT_FIELD_NUMBER: _builtins.int
+    bitmap_hit_count: _builtins.int
+    """Tests of the filter whose result was known for every item."""
+    bitmap_miss_count: _builtins.int
+    """Tests of the filter whose result had to be asked for."""
+    candidate_round_count: _builtins.int
+    """How often candidates were searched for and checked with the catalogue."""
+    checked_candidate_count: _builtins.int
+    """How many candidates were checked."""
+    database_call_count: _builtins.int
+    """Calls of the catalogue that this answer waited for."""
+    history_hit_count: _builtins.int
+    """1 when the user's history was known already."""
+    metadata_hit_count: _builtins.int
+    """Returned items whose metadata was known already."""
+    def __init__(
+        self,
+        *,
+        bitmap_hit_count: _builtins.int = ...,
+        bitmap_miss_count: _builtins.int = ...,
+        candidate_round_count: _builtins.int = ...,
+        checked_candidate_count: _builtins.int = ...,
+        database_call_count: _builtins.int = ...,
+        history_hit_count: _builtins.int = ...,
+        metadata_hit_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bitmap_hit_count", b"bitmap_hit_count", "bitmap_miss_count", b"bitmap_miss_count", "candidate_round_count", b"candidate_round_count", "checked_candidate_count", b"checked_candidate_count", "database_call_count", b"database_call_count", "history_hit_count", b"history_hit_count", "metadata_hit_count", b"metadata_hit_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CatalogUse: _TypeAlias = CatalogUse  # noqa: Y015
 
 @_typing.final
 class StageDuration(_message.Message):
@@ -489,7 +649,7 @@ class StageDuration(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """The stage: `query_vectors`, `search`, `order`."""
+    """The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Wall time, to the nanosecond."""
