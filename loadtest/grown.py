@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Builds a snapshot of as many items as wanted, grown from the trained factors of a smaller one.
 
-Every new item lies between a trained item and one of its nearest neighbours, with the popularity of one of the two: so
-norms, clusters and the shape of both spaces are those of real factors, at a size that no public data set has.
+Every new item lies between a trained item and one of its nearest neighbours, with the norm and popularity of the two and
+something of its own: norms, clusters and the spread of both spaces are those of real factors, at a size that no public
+data set has.
 
     .venv/bin/python loadtest/grown.py --from snapshots --to grown --items 1000000
 """
@@ -24,6 +25,7 @@ from annserve.snapshot.store import SnapshotStore
 
 _NEIGHBOURS = 16
 _CHUNK = 1_000
+_MIXED = 8
 
 
 def main() -> None:
@@ -63,9 +65,14 @@ def grown_model(snapshot: Snapshot, count: int, *, seed: int = 0) -> Model:
     partners = neighbours[parents, rng.integers(0, _NEIGHBOURS, len(parents))]
     share = rng.uniform(0.05, 0.5, (len(parents), 1)).astype(np.float32)
     born = (1 - share) * vectors[parents] + share * vectors[partners]
-    # A tenth of a vector's length of noise, so that children of one pair differ in every direction.
-    noise = rng.standard_normal(born.shape, dtype=np.float32)
-    born += 0.1 * noise * np.linalg.norm(born, axis=1, keepdims=True) / np.sqrt(born.shape[1])
+    norms = np.linalg.norm(born, axis=1, keepdims=True)
+    # What is its own in an item: half a vector's length, spread over the directions as the items are.
+    for start in range(0, len(born), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        mixed = rng.standard_normal((len(born[part]), _MIXED), dtype=np.float32)
+        strangers = units[rng.integers(0, trained, mixed.shape)]
+        born[part] += 0.5 * norms[part] * np.einsum("nm,nmd->nd", mixed, strangers) / np.sqrt(_MIXED)
+    born *= norms / np.linalg.norm(born, axis=1, keepdims=True)
     return Model(
         item_ids=[f"item-{number:07d}" for number in range(count)],
         item_vectors=np.concatenate([vectors, born])[:count].astype(np.float32),

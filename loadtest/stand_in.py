@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from contextlib import nullcontext
 
 import grpc
 
+from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, Query, SearchPath, Source
 from annserve.service.server import OPTIONS, serve
@@ -19,6 +21,7 @@ class CannedRecommender:
     """Answers every question at once, with the same ten items."""
 
     snapshot_id = "canned"
+    schema: Schema | None = None
 
     def __init__(self) -> None:
         self._answer = Answer(
@@ -30,11 +33,7 @@ class CannedRecommender:
             selectivity=1.0,
         )
 
-    def estimated_us(self, _query: Query) -> float:
-        """Return 0: the loop can have it."""
-        return 0.0
-
-    def recommend(self, _query: Query, _deadline: Deadline = NO_DEADLINE) -> Answer:
+    async def recommend(self, _query: Query, _deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the one answer there is."""
         return self._answer
 
@@ -67,7 +66,7 @@ def main() -> None:
     if arguments.kind == "empty":
         asyncio.run(serve_empty(arguments.address))
     else:
-        serve(ServerSettings(address=arguments.address), CannedRecommender())
+        serve(ServerSettings(address=arguments.address), nullcontext(CannedRecommender()))
 
 
 if __name__ == "__main__":

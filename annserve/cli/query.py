@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from annserve.cli.answers import json_of, remarks_on, row_of
+from annserve.cli.filter_text import parse_filter
 from annserve.cli.names import Names, NamesOption
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
@@ -16,8 +17,6 @@ from annserve_client import (
     Client,
     Options,
     Personalize,
-    Recommendation,
-    Recommendations,
     Related,
     Similar,
     UnavailableError,
@@ -41,6 +40,21 @@ RecentOption = Annotated[
 ]
 ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude", metavar="ITEM", help="Never return this item.")]
 CandidateOption = Annotated[list[str] | None, typer.Option("--candidate", metavar="ITEM", help="Return only these.")]
+FilterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="FILTER",
+        help="""What items must be like: 'price < 5 and country in ["France"] and not exists(discontinued)'.""",
+    ),
+]
+FieldsOption = Annotated[
+    str | None, typer.Option("--fields", metavar="NAME,...", help="Declared fields to show with each item.")
+]
+StalenessOption = Annotated[
+    float | None,
+    typer.Option("--max-staleness", metavar="SECONDS", help="How old what is known of the catalogue may be."),
+]
 SeenOption = Annotated[bool, typer.Option("--exclude-seen/--include-seen", help="Leave out what the user had.")]
 WeightOption = Annotated[
     float | None, typer.Option("--popularity-weight", help="What popularity counts, -10 to 10; the snapshot's without.")
@@ -58,6 +72,9 @@ def similar(
     page_size: KOption = 10,
     exclude: ExcludeOption = None,
     candidate: CandidateOption = None,
+    filter_: FilterOption = None,
+    fields: FieldsOption = None,
+    max_staleness: StalenessOption = None,
     ef_search: EfOption = None,
     exact: ExactOption = False,
     strict: StrictOption = False,
@@ -68,7 +85,9 @@ def similar(
 ) -> None:
     """Ask what is like an item, or several."""
     known = Names.read(names)
-    options = _options(known, page_size, exclude, candidate, ef_search, exact, strict, explain)
+    options = _options(
+        known, page_size, exclude, candidate, filter_, fields, max_staleness, ef_search, exact, strict, explain
+    )
     request = Similar(item_ids=_ids(known, items), options=options)
     _ask(request, known, address, timeout, as_json=as_json)
 
@@ -81,6 +100,9 @@ def personalize(
     page_size: KOption = 10,
     exclude: ExcludeOption = None,
     candidate: CandidateOption = None,
+    filter_: FilterOption = None,
+    fields: FieldsOption = None,
+    max_staleness: StalenessOption = None,
     exclude_seen: SeenOption = True,
     popularity_weight: WeightOption = None,
     ef_search: EfOption = None,
@@ -94,7 +116,19 @@ def personalize(
     """Ask what suits a user, known by id or by recent items."""
     known = Names.read(names)
     options = _options(
-        known, page_size, exclude, candidate, ef_search, exact, strict, explain, exclude_seen, popularity_weight
+        known,
+        page_size,
+        exclude,
+        candidate,
+        filter_,
+        fields,
+        max_staleness,
+        ef_search,
+        exact,
+        strict,
+        explain,
+        exclude_seen,
+        popularity_weight,
     )
     request = Personalize(user_id=user, recent_items=_recent(known, recent), options=options)
     _ask(request, known, address, timeout, as_json=as_json)
@@ -112,6 +146,9 @@ def related(
     page_size: KOption = 10,
     exclude: ExcludeOption = None,
     candidate: CandidateOption = None,
+    filter_: FilterOption = None,
+    fields: FieldsOption = None,
+    max_staleness: StalenessOption = None,
     exclude_seen: SeenOption = True,
     popularity_weight: WeightOption = None,
     ef_search: EfOption = None,
@@ -125,7 +162,19 @@ def related(
     """Ask what goes with what is on screen, for a user."""
     known = Names.read(names)
     options = _options(
-        known, page_size, exclude, candidate, ef_search, exact, strict, explain, exclude_seen, popularity_weight
+        known,
+        page_size,
+        exclude,
+        candidate,
+        filter_,
+        fields,
+        max_staleness,
+        ef_search,
+        exact,
+        strict,
+        explain,
+        exclude_seen,
+        popularity_weight,
     )
     request = Related(
         item_ids=_ids(known, items),
@@ -142,6 +191,9 @@ def _options(
     page_size: int,
     exclude: list[str] | None,
     candidate: list[str] | None,
+    filter_: str | None,
+    fields: str | None,
+    max_staleness: float | None,
     ef_search: int | None,
     exact: bool,
     strict: bool,
@@ -153,6 +205,9 @@ def _options(
         page_size=page_size,
         exclude_item_ids=_ids(names, exclude),
         candidate_item_ids=_ids(names, candidate) if candidate else None,
+        filter=None if filter_ is None else parse_filter(filter_),
+        read_mask=[name.strip() for name in fields.split(",")] if fields else (),
+        max_staleness_seconds=max_staleness,
         exclude_seen=exclude_seen,
         popularity_weight=popularity_weight,
         ef_search=ef_search,
@@ -193,49 +248,9 @@ def _ask(
     except AnnserveError as error:
         raise fail(str(error)) from None
     if as_json:
-        print_json(_as_json(answer, names))
+        print_json(json_of(answer, names))
         return
-    print_rows([_row(rank, result, names) for rank, result in enumerate(answer, 1)], as_json=False)
-    for line in _remarks(answer):
+    shown = request.options.read_mask
+    print_rows([row_of(rank, result, names, shown) for rank, result in enumerate(answer, 1)], as_json=False)
+    for line in remarks_on(answer):
         say(line)
-
-
-def _row(rank: int, result: Recommendation, names: Names) -> dict[str, object]:
-    row: dict[str, object] = {"rank": rank, "item_id": result.item_id}
-    if names.by_id:
-        row["name"] = names.of(result.item_id) or ""
-    row["score"] = result.score
-    if result.explanation is not None:
-        parts = asdict(result.explanation)
-        row |= {part.replace("_", " "): value for part, value in parts.items() if value is not None}
-    row["source"] = result.source.value
-    return row
-
-
-def _remarks(answer: Recommendations) -> list[str]:
-    """Return what a person should know about the answer, a line each."""
-    remarks = [f"snapshot {answer.snapshot_id}, found by {answer.search_path.value} search"]
-    if answer.user_impact is not None:
-        remarks[0] += f", user impact {answer.user_impact:.2g}"
-    if answer.stage_seconds:
-        took = ", ".join(f"{stage} {seconds * 1e6:.0f} us" for stage, seconds in answer.stage_seconds.items())
-        remarks.append(f"took: {took}")
-    if answer.missing_ids:
-        remarks.append(f"without a vector: {', '.join(answer.missing_ids)}")
-    if answer.shortfall is not None:
-        short = answer.shortfall
-        remarks.append(
-            f"{short.returned_count} of {short.requested_count}: {short.eligible_count} items were eligible "
-            f"(limited by {short.limiting_rule.value})"
-        )
-    return remarks
-
-
-def _as_json(answer: Recommendations, names: Names) -> dict[str, object]:
-    value = asdict(answer)
-    for result in value["results"]:
-        if names.by_id:
-            result["name"] = names.of(result["item_id"])
-        if result["explanation"] is None:
-            del result["explanation"]
-    return value

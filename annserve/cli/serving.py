@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import typer
 
 from annserve import demo
+from annserve.cli.composition import opened_recommender
 from annserve.cli.options import SnapshotsOption, open_store, settings
 from annserve.cli.output import say
-from annserve.engine.recommender import SnapshotRecommender
 from annserve.service.server import serve
 from annserve.service.settings import ServerSettings
 from annserve.snapshot.snapshot import Snapshot, load_current
@@ -39,7 +39,6 @@ def serve_command(
         deadline_max_ms=known.deadline_max_ms,
         drain_grace_ms=known.drain_grace_ms,
         reflection=known.reflection,
-        executor_threads=known.executor_threads,
     )
     store = open_store(snapshots)
     if use_demo and store.current_id() is None:
@@ -57,7 +56,7 @@ def serve_command(
         if use_demo:
             _show_calls_to_try(snapshot, bound)
 
-    serve(server_settings, SnapshotRecommender(snapshot), ready)
+    serve(server_settings, opened_recommender(snapshot, known), ready)
     say("stopped")
 
 

@@ -1,33 +1,37 @@
-"""What one room expects of another, as protocols, so that tests pass in twins."""
+"""What one room expects of another, as protocols, so that tests pass in twins; the catalogue's is `domain.catalog`."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, Query
 
 
 class Recommender(Protocol):
-    """Answers questions from one snapshot; `engine.recommender` is the implementation."""
+    """Answers questions from one snapshot and, where there is one, the catalogue; the engine implements it."""
 
     @property
     def snapshot_id(self) -> str:
         """The snapshot every answer comes from."""
         ...
 
-    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
-        """Return the answer to ``query``.
+    @property
+    def schema(self) -> Schema | None:
+        """The declared fields that filters may test; None without a catalogue."""
+        ...
+
+    async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+        """Return the answer to ``query``. What would hold up the event loop is done in a thread.
 
         Raises:
             InvalidArgumentError: the query contradicts itself or the snapshot.
             UnknownItemError, UnknownUserError: a strict query names an id without a vector.
             SnapshotNotHereError: the query pins another snapshot.
             FoldInUnavailableError: recent items were given and the snapshot cannot fold them in.
+            CatalogUnavailableError: a filter was given, and nothing fresh enough is known of the catalogue.
+            FieldNotIndexedError: the filter tests a field that the database has no index for.
             DeadlineExceededError: the deadline passed before the answer was there.
         """
-        ...
-
-    def estimated_us(self, query: Query) -> float:
-        """Return an estimate of what ``query`` costs, in microseconds; a long one leaves the event loop."""
         ...

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pyroaring import BitMap
 
 from annserve.domain.arrays import Rows
 from annserve.domain.query import LimitingRule, Mode, Query, Shortfall
-from annserve.engine.query_vectors import NO_ROWS, QueryVectors
+from annserve.engine.knowledge import Knowledge
+from annserve.engine.query_vectors import QueryVectors
 from annserve.search.restriction import Restriction
 from annserve.snapshot.snapshot import Snapshot
 
@@ -19,7 +21,7 @@ class Eligibility:
 
     restriction: Restriction | None
     excluded: Rows
-    """Without repeats; already taken out of ``restriction``, and then empty."""
+    """Without repeats; rows of `restriction` or not."""
     count: int
     rule: LimitingRule
     """What would be to blame for too few."""
@@ -31,32 +33,34 @@ class Eligibility:
         return Shortfall(requested=requested, returned=returned, eligible=self.count, limiting_rule=self.rule)
 
 
-def eligibility_of(query: Query, vectors: QueryVectors, snapshot: Snapshot) -> Eligibility:
-    """Return what ``query`` may be answered with: its candidates, without seeds, exclusions and seen items."""
+def eligibility_of(query: Query, vectors: QueryVectors, snapshot: Snapshot, knowledge: Knowledge) -> Eligibility:
+    """Return what ``query`` may be answered with: what is allowed, without seeds, exclusions and seen items."""
     options = query.options
     excluded = vectors.seed_rows
     further = []
     if options.exclude_item_ids:
         further.append(_known_rows(options.exclude_item_ids, snapshot))
     if options.exclude_seen and query.mode is not Mode.SIMILAR:
-        further.append(vectors.recent_rows)
+        further += [vectors.recent_rows, knowledge.seen_rows]
         if vectors.user_row is not None and snapshot.histories is not None:
             further.append(snapshot.histories.of(vectors.user_row))
     if further:
         excluded = np.unique(np.concatenate([excluded, *further]))
 
-    if options.candidate_item_ids is None:
-        count = len(snapshot.items) - excluded.size
-        rule = LimitingRule.EXCLUDED if len(snapshot.items) >= options.k else LimitingRule.CATALOGUE
-        return Eligibility(restriction=None, excluded=excluded, count=count, rule=rule)
-    candidates = np.unique(_known_rows(options.candidate_item_ids, snapshot))
-    allowed = np.setdiff1d(candidates, excluded, assume_unique=True)
-    # Exclusions are to blame only where the candidates alone would have filled the page.
-    enough = candidates.size >= options.k
-    rule = LimitingRule.EXCLUDED if enough else LimitingRule.CANDIDATE_ITEM_IDS
-    return Eligibility(
-        restriction=Restriction(allowed, len(snapshot.items)), excluded=NO_ROWS, count=int(allowed.size), rule=rule
-    )
+    restriction, rule = knowledge.allowed, LimitingRule.CATALOGUE
+    if restriction is not None and options.filter is not None:
+        rule = LimitingRule.FILTER
+    if options.candidate_item_ids is not None:
+        candidates = BitMap(_known_rows(options.candidate_item_ids, snapshot))
+        allowed = candidates if restriction is None else candidates & restriction.bitmap
+        # The filter is to blame only where the candidates alone would have filled the page.
+        rule = rule if len(candidates) >= options.k else LimitingRule.CANDIDATE_ITEM_IDS
+        restriction = Restriction(allowed, len(snapshot.items))
+    allowed_count = len(snapshot.items) if restriction is None else len(restriction)
+    excluded_count = excluded.size if restriction is None else restriction.count_of(excluded.tolist())
+    if allowed_count >= options.k:
+        rule = LimitingRule.EXCLUDED
+    return Eligibility(restriction=restriction, excluded=excluded, count=allowed_count - excluded_count, rule=rule)
 
 
 def _known_rows(item_ids: tuple[str, ...], snapshot: Snapshot) -> Rows:

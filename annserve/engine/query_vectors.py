@@ -10,10 +10,9 @@ import numpy as np
 from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.errors import FoldInUnavailableError, UnknownItemError, UnknownUserError
 from annserve.domain.query import Mode, Query, Source
+from annserve.engine.knowledge import NO_ROWS, NOTHING, Knowledge
 from annserve.snapshot.snapshot import Snapshot
 from annserve.training.fold_in import FoldIn
-
-NO_ROWS: Rows = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class QueryVectorizer:
         self._snapshot = snapshot
         self._fold_in = FoldIn(snapshot.gram, snapshot.fold_in) if snapshot.fold_in is not None else None
 
-    def vectors_of(self, query: Query) -> QueryVectors:
+    def vectors_of(self, query: Query, knowledge: Knowledge = NOTHING) -> QueryVectors:
         """Return the vectors of ``query``.
 
         Raises:
@@ -63,7 +62,7 @@ class QueryVectorizer:
                 missing_ids=tuple(missing),
             )
         user_row = self._snapshot.users.row(query.user_id) if query.user_id else None
-        recent_rows, folded = self._folded(query, missing)
+        recent_rows, folded = self._folded(query, knowledge, missing)
         if query.user_id and user_row is None:
             missing.append(query.user_id)
         if query.options.strict and missing and folded is None and user_row is None:
@@ -107,10 +106,17 @@ class QueryVectorizer:
         mean: Vectors = units[0] if len(rows) == 1 else units.mean(axis=0)
         return mean
 
-    def _folded(self, query: Query, missing: list[str]) -> tuple[Rows, Vectors | None]:
-        """Return the rows of the recent items, and the user vector they fold in to, None when none is known."""
+    def _folded(self, query: Query, knowledge: Knowledge, missing: list[str]) -> tuple[Rows, Vectors | None]:
+        """Return the rows of the recent items, and the user vector they fold in to, None when none is known.
+
+        Recent items of the request win over those of the user's history.
+        """
         if not query.recent_items:
-            return NO_ROWS, None
+            latest_rows = knowledge.taste_rows[-self._snapshot.recent_items_max :]
+            if self._fold_in is None or not latest_rows.size:
+                return NO_ROWS, None
+            vectors = self._snapshot.item_vectors[latest_rows]
+            return NO_ROWS, self._fold_in.user_vector(vectors, np.ones(len(latest_rows)))
         if self._fold_in is None:
             raise FoldInUnavailableError(self._snapshot.id)
         rows: list[int] = []

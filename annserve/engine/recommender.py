@@ -1,4 +1,4 @@
-"""One question in, one answer out: the way through the rooms."""
+"""One question in, one answer out, from one snapshot and what is already known of the catalogue."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from annserve.domain.errors import SnapshotNotHereError
 from annserve.domain.query import Answer, Explanation, Mode, Query, SearchPath, Source
 from annserve.engine.blend import blended, candidate_depth
 from annserve.engine.eligibility import Eligibility, eligibility_of
+from annserve.engine.knowledge import NOTHING, Knowledge
 from annserve.engine.query_vectors import QueryVectorizer, QueryVectors
 from annserve.engine.stopwatch import Stopwatch
+from annserve.search.candidates import kept
 from annserve.search.index import SearchResult
 from annserve.snapshot.snapshot import Snapshot
+
+_SORTED_MAX = 4_096
+"""So few allowed rows are put in order of popularity themselves."""
+
+_STRETCH = 4_096
 
 _ID_US = 1.0
 """What an id of a request costs: looked up, made unique, scored if it is a candidate."""
 
 
 class SnapshotRecommender:
-    """Answers from one loaded snapshot; implements `domain.ports.Recommender`. Safe to share between threads."""
+    """Answers from one loaded snapshot. Safe to share between threads; never waits for anything."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._vectorizer = QueryVectorizer(snapshot)
 
-    @property
-    def snapshot_id(self) -> str:
-        """The snapshot every answer comes from."""
-        return self._snapshot.id
-
-    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE, knowledge: Knowledge = NOTHING) -> Answer:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
+        self.check_pin(query)
         options = query.options
-        if options.snapshot_id is not None and options.snapshot_id != self._snapshot.id:
-            raise SnapshotNotHereError(options.snapshot_id, self._snapshot.id)
         stopwatch = Stopwatch()
-        vectors = self._vectorizer.vectors_of(query)
-        eligibility = eligibility_of(query, vectors, self._snapshot)
+        vectors = self._vectorizer.vectors_of(query, knowledge)
+        eligibility = eligibility_of(query, vectors, self._snapshot, knowledge)
         stopwatch.lap("query_vectors")
         deadline.check("search")
         user_impact = _user_impact(query, vectors)
@@ -59,20 +60,68 @@ class SnapshotRecommender:
             explanation=self._explained(found.rows, vectors, stopwatch) if options.explain else None,
         )
 
-    def estimated_us(self, query: Query) -> float:
-        """Return an estimate of what ``query`` costs, in microseconds, on the high side: what it may come to."""
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot every answer comes from."""
+        return self._snapshot
+
+    def check_pin(self, query: Query) -> None:
+        """Raise SnapshotNotHereError when ``query`` wants another snapshot."""
+        wanted_id = query.options.snapshot_id
+        if wanted_id is not None and wanted_id != self._snapshot.id:
+            raise SnapshotNotHereError(wanted_id, self._snapshot.id)
+
+    def candidates(
+        self, query: Query, depth: int, deadline: Deadline = NO_DEADLINE, knowledge: Knowledge = NOTHING
+    ) -> tuple[SearchResult, ...]:
+        """Return the best ``depth`` rows of each space that answers ``query``, fewer where no more are allowed.
+
+        Whatever passes a later test among them is the best that passes it.
+        """
+        vectors = self._vectorizer.vectors_of(query, knowledge)
+        eligibility = eligibility_of(query, vectors, self._snapshot, knowledge)
+        user_impact = _user_impact(query, vectors)
+        searched = []
+        if vectors.likeness is not None and user_impact < 1.0:
+            searched.append((self._snapshot.likeness, vectors.likeness))
+        if vectors.affinity is not None and user_impact > 0.0:
+            searched.append((self._snapshot.affinity, vectors.affinity))
+        if not searched:
+            return (self._popular(depth, eligibility),)
+        return tuple(
+            index.search(
+                vector,
+                depth,
+                restriction=eligibility.restriction,
+                excluded=eligibility.excluded,
+                ef_search=query.options.ef_search,
+                exact=query.options.exact,
+                deadline=deadline,
+            )
+            for index, vector in searched
+        )
+
+    def estimated_us(self, query: Query, knowledge: Knowledge = NOTHING, depth: int | None = None) -> float:
+        """Return an estimate of what ``query`` costs, in microseconds, on the high side: what it may come to.
+
+        Args:
+            query: The question.
+            knowledge: What `recommend` will be given.
+            depth: For `candidates`; None for `recommend`.
+        """
         options, snapshot = query.options, self._snapshot
         excluded_count = len(query.item_ids) + len(options.exclude_item_ids) + len(query.recent_items)
+        excluded_count += knowledge.seen_rows.size
         cost = _ID_US * (excluded_count + len(options.candidate_item_ids or ()))
-        if query.recent_items:
-            cost += self._vectorizer.fold_in_us(len(query.recent_items))
+        if query.recent_items or knowledge.taste_rows.size:
+            cost += self._vectorizer.fold_in_us(len(query.recent_items) or knowledge.taste_rows.size)
         if options.candidate_item_ids is not None:
             return cost  # A list that fits in a request is scanned while its ids are looked up.
         if query.user_id and options.exclude_seen and snapshot.histories is not None:
             row = snapshot.users.row(query.user_id)
             if row is not None:
                 excluded_count += int(snapshot.histories.indptr[row + 1] - snapshot.histories.indptr[row])
-        k = options.k if query.mode is not Mode.RELATED else candidate_depth(options.k)
+        k = depth or (options.k if query.mode is not Mode.RELATED else candidate_depth(options.k))
         searched = []
         if query.mode is not Mode.PERSONALIZE:
             searched.append(snapshot.likeness)
@@ -80,7 +129,11 @@ class SnapshotRecommender:
             searched.append(snapshot.affinity)
         for index in searched:
             cost += index.estimated_us(
-                k, excluded_count=excluded_count, ef_search=options.ef_search, exact=options.exact
+                k,
+                restriction=knowledge.allowed,
+                excluded_count=excluded_count,
+                ef_search=options.ef_search,
+                exact=options.exact,
             )
         return cost
 
@@ -116,15 +169,22 @@ class SnapshotRecommender:
 
     def _popular(self, k: int, eligibility: Eligibility) -> SearchResult:
         """Return the most popular eligible items; their score is the popularity prior."""
-        rows = self._snapshot.popular_rows
-        if eligibility.restriction is not None:
-            rows = eligibility.restriction.rows
-            rows = rows[np.argsort(-self._snapshot.popularity[rows], kind="stable")]
-        elif eligibility.excluded.size:
-            # Among the first k + |excluded| at least k are not excluded.
-            rows = rows[: k + eligibility.excluded.size]
-            rows = rows[~np.isin(rows, eligibility.excluded)]
-        rows = rows[:k]
+        restriction = eligibility.restriction
+        if restriction is not None and len(restriction) <= _SORTED_MAX:
+            allowed = restriction.rows
+            rows = allowed[np.argsort(-self._snapshot.popularity[allowed], kind="stable")]
+            rows = rows[~np.isin(rows, eligibility.excluded)][:k]
+        else:
+            unwanted = frozenset(eligibility.excluded.tolist())
+            popular_rows = self._snapshot.popular_rows
+            # So many allowed rows are spread over the whole order, so the first stretches of it fill the page.
+            places: list[int] = []
+            for start in range(0, len(popular_rows), _STRETCH):
+                stretch = popular_rows[start : start + _STRETCH]
+                places += [start + place for place in kept(stretch, k - len(places), restriction, unwanted)]
+                if len(places) == k:
+                    break
+            rows = popular_rows[places]
         return SearchResult(
             rows=rows,
             scores=self._snapshot.popularity[rows],

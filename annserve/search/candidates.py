@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from annserve.domain.arrays import Rows, Scores, Vectors
@@ -18,10 +20,8 @@ def ranked(points: Points, queries: Vectors, rows: Rows) -> tuple[Rows, Scores]:
 
 def kept(rows: Rows, k: int, restriction: Restriction | None, unwanted: frozenset[int]) -> list[int]:
     """Return the places of the first ``k`` of ranked ``rows`` that may be returned, fewer when there are no more."""
-    places = None if restriction is None else restriction.mask[rows].nonzero()[0]
-    if not unwanted:
-        return [] if places is None else places[:k].tolist()
-    candidates = (
-        enumerate(rows.tolist()) if places is None else zip(places.tolist(), rows[places].tolist(), strict=True)
-    )
-    return [place for place, row in candidates if row not in unwanted][:k]
+    ranks = enumerate(rows.tolist())
+    if restriction is None:
+        return list(islice((place for place, row in ranks if row not in unwanted), k))
+    allowed = restriction.bitmap
+    return list(islice((place for place, row in ranks if row in allowed and row not in unwanted), k))

@@ -231,7 +231,7 @@ class SpaceIndex:
             raise InvalidArgumentError.of("restriction", f"is of {restriction.count} rows, the space of {self.count}")
         if not unwanted:
             return len(restriction)
-        return len(restriction) - len(restriction.positions(np.fromiter(unwanted, np.int64)))
+        return len(restriction) - restriction.count_of(unwanted)
 
 
 def _checked_k(k: int) -> int:

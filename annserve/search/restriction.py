@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap
 
 from annserve.domain.arrays import Rows
 from annserve.domain.errors import InvalidArgumentError
@@ -14,41 +16,59 @@ from annserve.search.bands import Level
 from annserve.search.points import Points
 
 _GATHERED_BYTES_MAX = 1 << 28
+_LEARNED_CHANGE_MAX = 100
+"""The planner's choices hold while no more than one in so many rows was added or taken away."""
 
 
 class Restriction:
     """The allowed rows of a request. Keep it for the next request with the same rows: it gets faster by use."""
 
-    def __init__(self, rows: npt.ArrayLike, count: int) -> None:
+    def __init__(self, rows: npt.ArrayLike | BitMap, count: int) -> None:
         """Allow ``rows``, in any order and repeated or not, of a space of ``count`` rows.
+
+        A bitmap is kept, not copied: it must not change any more.
 
         Raises:
             InvalidArgumentError: a row outside 0 to ``count - 1``.
         """
-        allowed = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if (allowed[1:] <= allowed[:-1]).any():
-            allowed = np.unique(allowed)
-        if len(allowed) and not 0 <= allowed[0] <= allowed[-1] < count:
+        if isinstance(rows, BitMap):
+            self.bitmap = rows
+            in_range = not rows or rows.max() < count
+        else:
+            given = np.asarray(rows, dtype=np.int64).reshape(-1)
+            in_range = not given.size or 0 <= int(given.min()) <= int(given.max()) < count
+            self.bitmap = BitMap(given.astype(np.uint32)) if in_range else BitMap()
+        if not in_range:
             raise InvalidArgumentError.of("restriction", f"rows must be 0 to {count - 1}")
-        self.rows: Rows = allowed
         self.count = count
         self.selections: dict[object, Selection] = {}
         """One for each space that has searched under this restriction."""
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.bitmap)
 
     @cached_property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """``(count,)``: whether a row is allowed."""
-        mask = np.zeros(self.count, np.bool_)
-        mask[self.rows] = True
-        return mask
+    def rows(self) -> Rows:
+        """``(len(self),)``: the allowed rows, ascending."""
+        return np.frombuffer(self.bitmap.to_array(), np.uint32).astype(np.int64)
+
+    def succeeded_by(self, bitmap: BitMap) -> Restriction:
+        """Return the restriction to ``bitmap``, which differs from this one in few rows, with what was learned here."""
+        successor = Restriction(bitmap, self.count)
+        if abs(len(successor) - len(self)) <= len(self) // _LEARNED_CHANGE_MAX:
+            for space, known in self.selections.items():
+                successor.selections[space] = Selection(kept_shares=known.kept_shares, levels=known.levels)
+        return successor
 
     def positions(self, rows: Rows) -> Rows:
         """Return where in `rows` those of ``rows`` stand that are allowed at all."""
         places = np.minimum(np.searchsorted(self.rows, rows), max(len(self.rows) - 1, 0))
         return places[self.rows[places] == rows] if len(self.rows) else places[:0]
+
+    def count_of(self, rows: Iterable[int]) -> int:
+        """Return how many of ``rows``, which are not repeated, are allowed."""
+        allowed = self.bitmap
+        return sum(row in allowed for row in rows)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
+from annserve.domain.filter import key_of
 from annserve.domain.query import Mode, Query
 
 
 def attribution_token(snapshot_id: str, query: Query) -> str:
     """Return 32 hexadecimal digits that are equal for equal requests to one snapshot, whoever answers.
 
-    What plainly does not change the answer is left out: how a caller wants it explained, whether missing ids fail it,
-    which snapshot it was pinned to, repeated seeds, the order of excluded and candidate items, taste where none is
-    asked for. The hash is no secret: whoever knows all that was asked can compute it.
+    What plainly does not change which items are asked for is left out: how a caller wants them explained, which of
+    their fields to return, whether missing ids fail the request, which snapshot it was pinned to, how old the catalogue
+    may be, repeated seeds, the order of excluded and candidate items and of a filter's parts, taste where none is asked
+    for. What the catalogue holds is no part of it either: one token may stand for answers from before and after a
+    change. The hash is no secret: whoever knows all that was asked can compute it.
     """
     options = query.options
     popularity_weight, exclude_seen = options.popularity_weight, options.exclude_seen
@@ -35,5 +38,7 @@ def attribution_token(snapshot_id: str, query: Query) -> str:
         None if popularity_weight is None else popularity_weight + 0.0,
         None if options.exact else options.ef_search,
         options.exact,
+        # Added only where there is one, so that all other tokens stay what they were.
+        *(() if options.filter is None else (key_of(options.filter),)),
     )
     return hashlib.blake2b(repr(asked).encode(), digest_size=16).hexdigest()

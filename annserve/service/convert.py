@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor
 
-from annserve.domain.errors import FieldViolation, InvalidArgumentError
-from annserve.domain.ids import id_problem
+from annserve.domain.catalog import Schema
+from annserve.domain.errors import InvalidArgumentError, NoCatalogError
 from annserve.domain.query import (
     Answer,
+    CatalogUse,
+    Degradation,
     Explanation,
     LimitingRule,
     Mode,
-    Options,
     Query,
     SearchPath,
     Source,
-    WeightedItem,
 )
 from annserve.service import limits
-from annserve.service.limits import Limit
+from annserve.service.checks import Checks
+from annserve.service.metadata import write_metadata
 from annserve.v1 import recommendation_pb2 as messages
 from annserve.v1 import recommendation_service_pb2 as service_messages
 
@@ -39,23 +40,33 @@ SEARCH_PATHS: Final = {
 LIMITING_RULES: Final = {
     LimitingRule.CATALOGUE: messages.LIMITING_RULE_CATALOGUE,
     LimitingRule.CANDIDATE_ITEM_IDS: messages.LIMITING_RULE_CANDIDATE_ITEMS,
+    LimitingRule.FILTER: messages.LIMITING_RULE_FILTER,
     LimitingRule.EXCLUDED: messages.LIMITING_RULE_EXCLUDED,
+}
+DEGRADATIONS: Final = {
+    Degradation.CATALOG_STALE: messages.DEGRADATION_CATALOG_STALE,
+    Degradation.HISTORY_UNAVAILABLE: messages.DEGRADATION_HISTORY_UNAVAILABLE,
+    Degradation.METADATA_UNAVAILABLE: messages.DEGRADATION_METADATA_UNAVAILABLE,
 }
 _REQUESTS: Final = {
     Mode.SIMILAR: service_messages.SimilarRequest.DESCRIPTOR,
     Mode.PERSONALIZE: service_messages.PersonalizeRequest.DESCRIPTOR,
     Mode.RELATED: service_messages.RelatedRequest.DESCRIPTOR,
 }
-_DEFAULT_OPTIONS: Final = Options()
 
 
-def similar_query(request: service_messages.SimilarRequest) -> Query:
+def similar_query(request: service_messages.SimilarRequest, schema: Schema | None) -> Query:
     """Return what ``request`` asks.
+
+    Args:
+        request: What came in.
+        schema: The fields that filters and read masks may name; None without a catalogue.
 
     Raises:
         InvalidArgumentError: fields are outside the contract; it lists the first `limits.VIOLATIONS_MAX`.
+        NoCatalogError: it needs a catalogue, there is none, and nothing else is wrong.
     """
-    checks = _Checks()
+    checks = Checks(schema)
     query = Query(
         mode=Mode.SIMILAR,
         item_ids=checks.ids("item_ids", request.item_ids, limits.SEED_ITEM_IDS),
@@ -65,9 +76,9 @@ def similar_query(request: service_messages.SimilarRequest) -> Query:
     return query
 
 
-def personalize_query(request: service_messages.PersonalizeRequest) -> Query:
+def personalize_query(request: service_messages.PersonalizeRequest, schema: Schema | None) -> Query:
     """Return what ``request`` asks; raises as `similar_query`."""
-    checks = _Checks()
+    checks = Checks(schema)
     query = Query(
         mode=Mode.PERSONALIZE,
         user_id=checks.optional_id("user_id", request.user_id),
@@ -80,9 +91,9 @@ def personalize_query(request: service_messages.PersonalizeRequest) -> Query:
     return query
 
 
-def related_query(request: service_messages.RelatedRequest) -> Query:
+def related_query(request: service_messages.RelatedRequest, schema: Schema | None) -> Query:
     """Return what ``request`` asks; raises as `similar_query`."""
-    checks = _Checks()
+    checks = Checks(schema)
     query = Query(
         mode=Mode.RELATED,
         item_ids=checks.ids("item_ids", request.item_ids, limits.CONTEXT_ITEM_IDS),
@@ -99,7 +110,9 @@ def related_query(request: service_messages.RelatedRequest) -> Query:
     return query
 
 
-def batch_queries(request: service_messages.BatchRecommendRequest) -> Iterator[Query | InvalidArgumentError]:
+def batch_queries(
+    request: service_messages.BatchRecommendRequest, schema: Schema | None
+) -> Iterator[Query | InvalidArgumentError | NoCatalogError]:
     """Return what each row of ``request`` asks, or what is wrong with it; a row is read when its turn comes.
 
     To read them all at once would hold up the event loop: 100 rows of 700 ids each take 18 ms.
@@ -107,14 +120,14 @@ def batch_queries(request: service_messages.BatchRecommendRequest) -> Iterator[Q
     Raises:
         InvalidArgumentError: there are too few or too many rows, or they ask for too much together.
     """
-    checks = _Checks()
+    checks = Checks(schema)
     checks.number("rows", len(request.rows), limits.ROWS)
     checks.finish()
     asked = sum(map(_row_page_size, request.rows))
     if asked > limits.BATCH_PAGE_SIZE_MAX:
         checks.add("rows", f"page sizes must add up to at most {limits.BATCH_PAGE_SIZE_MAX:,}, got {asked}")
     checks.finish()
-    return map(_row_query, request.rows)
+    return (_row_query(row, schema) for row in request.rows)
 
 
 def is_fault_of_caller(error: InvalidArgumentError, mode: Mode) -> bool:
@@ -140,105 +153,21 @@ def _row_page_size(row: service_messages.BatchRecommendRow) -> int:
     return 0 if limits.PAGE_SIZE.problem(page_size) else page_size or limits.PAGE_SIZE_DEFAULT
 
 
-def _row_query(row: service_messages.BatchRecommendRow) -> Query | InvalidArgumentError:
+def _row_query(
+    row: service_messages.BatchRecommendRow, schema: Schema | None
+) -> Query | InvalidArgumentError | NoCatalogError:
     try:
         match row.WhichOneof("request"):
             case "similar":
-                return similar_query(row.similar)
+                return similar_query(row.similar, schema)
             case "personalize":
-                return personalize_query(row.personalize)
+                return personalize_query(row.personalize, schema)
             case "related":
-                return related_query(row.related)
+                return related_query(row.related, schema)
             case None:
                 return InvalidArgumentError.of("request", "one of similar, personalize, related must be set")
-    except InvalidArgumentError as error:
+    except (InvalidArgumentError, NoCatalogError) as error:
         return error
-
-
-class _Checks:
-    """Reads fields and collects what is wrong with them, so that a caller learns of it all at once."""
-
-    __slots__ = ("_violations",)
-
-    def __init__(self) -> None:
-        self._violations: list[FieldViolation] = []
-
-    def add(self, field: str, description: str) -> None:
-        if len(self._violations) < limits.VIOLATIONS_MAX:
-            self._violations.append(FieldViolation(field=field, description=description))
-
-    def finish(self) -> None:
-        if self._violations:
-            raise InvalidArgumentError(self._violations)
-
-    def number(self, field: str, value: float, limit: Limit) -> float:
-        if problem := limit.problem(value):
-            self.add(field, problem)
-        return value
-
-    def optional_id(self, field: str, value: str) -> str | None:
-        if not value:
-            return None
-        if problem := id_problem(value):
-            self.add(field, problem)
-        return value
-
-    def ids(self, field: str, values: Sequence[str], limit: Limit) -> tuple[str, ...]:
-        """Return the ids; what is over the limit is not even looked at."""
-        if problem := limit.problem(len(values)):
-            self.add(field, problem)
-            return ()
-        ids = tuple(values)
-        for position, value in enumerate(ids):
-            if problem := id_problem(value):
-                self.add(f"{field}[{position}]", problem)
-        return ids
-
-    def recent_items(self, values: Sequence[messages.WeightedItem]) -> tuple[WeightedItem, ...]:
-        if problem := limits.RECENT_ITEMS.problem(len(values)):
-            self.add("recent_items", problem)
-            return ()
-        for position, value in enumerate(values):
-            if problem := id_problem(value.item_id):
-                self.add(f"recent_items[{position}].item_id", problem)
-            if problem := limits.WEIGHT.problem(value.weight):
-                self.add(f"recent_items[{position}].weight", problem)
-        return tuple(WeightedItem(item_id=value.item_id, weight=value.weight or 1.0) for value in values)
-
-    def options(
-        self,
-        request: service_messages.SimilarRequest
-        | service_messages.PersonalizeRequest
-        | service_messages.RelatedRequest,
-    ) -> Options:
-        if not request.HasField("options"):
-            return _DEFAULT_OPTIONS
-        options = request.options
-        search = options.search_parameters
-        self.number("options.page_size", options.page_size, limits.PAGE_SIZE)
-        self.number("options.search_parameters.ef_search", search.ef_search, limits.EF_SEARCH)
-        popularity_weight = None
-        if options.HasField("popularity_weight"):
-            popularity_weight = self.number(
-                "options.popularity_weight", options.popularity_weight, limits.POPULARITY_WEIGHT
-            )
-        candidate_item_ids = None
-        if options.HasField("candidate_items"):
-            candidate_item_ids = self.ids(
-                "options.candidate_items.item_ids", options.candidate_items.item_ids, limits.CANDIDATE_ITEM_IDS
-            )
-        return Options(
-            k=options.page_size or limits.PAGE_SIZE_DEFAULT,
-            exclude_item_ids=self.ids("options.exclude_item_ids", options.exclude_item_ids, limits.EXCLUDE_ITEM_IDS),
-            candidate_item_ids=candidate_item_ids,
-            exclude_seen=options.exclude_seen if options.HasField("exclude_seen") else _DEFAULT_OPTIONS.exclude_seen,
-            popularity_weight=popularity_weight,
-            ef_search=search.ef_search or None,
-            exact=search.exact,
-            snapshot_id=self.optional_id("options.consistency.snapshot_id", options.consistency.snapshot_id),
-            strict=options.strict,
-            explain=options.explain,
-        )
 
 
 def write_answer(
@@ -255,7 +184,10 @@ def write_answer(
         add(item_id=item_id, score=score, source=source)
     recommendations.snapshot_id = answer.snapshot_id
     recommendations.search_path = SEARCH_PATHS[answer.search_path]
-    recommendations.selectivity = answer.selectivity
+    if answer.selectivity is not None:
+        recommendations.selectivity = answer.selectivity
+    for result, metadata in zip(recommendations.results, answer.metadata, strict=False):
+        write_metadata(metadata, result)
     if answer.missing_ids:
         recommendations.missing_ids.extend(answer.missing_ids)
     if answer.user_impact is not None:
@@ -266,6 +198,10 @@ def write_answer(
         recommendations.shortfall.eligible_count = answer.shortfall.eligible
         recommendations.shortfall.limiting_rule = LIMITING_RULES[answer.shortfall.limiting_rule]
     serving_info.attribution_token = token
+    if answer.catalog_age_seconds is not None:
+        serving_info.catalog_age.FromNanoseconds(round(answer.catalog_age_seconds * 1e9))
+    if answer.degradations:
+        serving_info.degradations.extend(map(DEGRADATIONS.__getitem__, answer.degradations))
     if answer.explanation is not None:
         _write_explanation(answer.explanation, recommendations.results, serving_info)
 
@@ -282,3 +218,17 @@ def _write_explanation(
     for stage, stage_us in explanation.stage_us:
         duration = serving_info.stage_durations.add(stage=stage).duration
         duration.FromNanoseconds(round(stage_us * 1_000))
+    if explanation.catalog_use is not None:
+        _write_catalog_use(explanation.catalog_use, serving_info.catalog_use)
+
+
+def _write_catalog_use(use: CatalogUse, message: messages.CatalogUse) -> None:
+    # Nothing of it may have been needed, and still there is a catalogue.
+    message.SetInParent()
+    message.bitmap_hit_count = use.bitmap_hits
+    message.bitmap_miss_count = use.bitmap_misses
+    message.candidate_round_count = use.candidate_rounds
+    message.checked_candidate_count = use.candidates_checked
+    message.database_call_count = use.database_calls
+    message.history_hit_count = use.history_hits
+    message.metadata_hit_count = use.metadata_hits

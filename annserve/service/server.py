@@ -7,7 +7,7 @@ import errno
 import signal
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import grpc
@@ -47,8 +47,7 @@ class Server:
 
     def __init__(self, settings: ServerSettings, recommender: Recommender) -> None:
         self._settings = settings
-        self._executor = ThreadPoolExecutor(settings.executor_threads, thread_name_prefix="annserve-search")
-        self._servicer = RecommendationServicer(recommender, self._executor, settings.deadline_max_ms)
+        self._servicer = RecommendationServicer(recommender, settings.deadline_max_ms)
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(options=OPTIONS)
         self._grpc.add_registered_method_handlers(SERVICE_NAME, self._servicer.handlers())
@@ -88,26 +87,30 @@ class Server:
     async def stop(self) -> None:
         """Stop at once; calls under way are cancelled."""
         await self._grpc.stop(None)
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def serve(
-    settings: ServerSettings, recommender: Recommender, ready: Callable[[str], None] = lambda _address: None
+    settings: ServerSettings,
+    opened: AbstractAsyncContextManager[Recommender],
+    ready: Callable[[str], None] = lambda _address: None,
 ) -> None:
     """Serve until TERM or INT, then drain; a second signal stops at once.
 
     Args:
         settings: Where and how.
-        recommender: What answers, loaded: health says SERVING from the first moment.
+        opened: Gives what answers, in the event loop it answers from: health says SERVING from the first moment. Left
+            when the last call has been answered.
         ready: Called once with the address when calls are answered.
 
     Raises:
         InputError: the address cannot be listened on.
     """
-    asyncio.run(_serve(settings, recommender, ready), debug=False)
+    asyncio.run(_serve(settings, opened, ready), debug=False)
 
 
-async def _serve(settings: ServerSettings, recommender: Recommender, ready: Callable[[str], None]) -> None:
+async def _serve(
+    settings: ServerSettings, opened: AbstractAsyncContextManager[Recommender], ready: Callable[[str], None]
+) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -116,19 +119,20 @@ async def _serve(settings: ServerSettings, recommender: Recommender, ready: Call
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    server = Server(settings, recommender)
-    try:
-        ready(await server.start())
-        await first.wait()
-        draining = asyncio.create_task(server.drain())
-        hurried = asyncio.create_task(second.wait())
-        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        # Ends a drain that is still on; nothing is left to do otherwise.
-        await server.stop()
-        await draining
-    finally:
-        await server.stop()
+    async with opened as recommender:
+        server = Server(settings, recommender)
+        try:
+            ready(await server.start())
+            await first.wait()
+            draining = asyncio.create_task(server.drain())
+            hurried = asyncio.create_task(second.wait())
+            await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            # Ends a drain that is still on; nothing is left to do otherwise.
+            await server.stop()
+            await draining
+        finally:
+            await server.stop()
 
 
 def bindable(address: str) -> tuple[str, int]:

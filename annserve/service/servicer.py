@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from typing import Any, Final, Never, TypeAlias, TypeVar
 
 import grpc
@@ -14,9 +12,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from annserve.domain.deadline import Deadline
-from annserve.domain.errors import DeadlineExceededError, InvalidArgumentError
+from annserve.domain.errors import AnnserveError, InvalidArgumentError
 from annserve.domain.ports import Recommender
-from annserve.domain.query import Answer, Query
+from annserve.domain.query import Query
 from annserve.service import convert
 from annserve.service.attribution import attribution_token
 from annserve.service.request_id import HEADER, request_id_of
@@ -24,9 +22,6 @@ from annserve.service.status import status_of
 from annserve.v1 import recommendation_service_pb2 as messages
 
 SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationService"].full_name
-
-LOOP_US: Final = 1_000.0
-"""What a query may cost on the event loop, in microseconds; while it runs, nobody else is answered."""
 
 BATCH_MARGIN_SECONDS: Final = 0.02
 """What a batch leaves of its caller's time, at most, to bring home the rows that were done in time."""
@@ -39,11 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class RecommendationServicer:
-    """Answers calls from ``recommender``; work that takes long goes to ``executor``, so that the loop stays free."""
+    """Answers calls from ``recommender``, which keeps the event loop free of what takes long."""
 
-    def __init__(self, recommender: Recommender, executor: Executor, deadline_max_ms: int) -> None:
+    def __init__(self, recommender: Recommender, deadline_max_ms: int) -> None:
         self._recommender = recommender
-        self._executor = executor
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
 
@@ -62,19 +56,25 @@ class RecommendationServicer:
     async def similar(self, request: messages.SimilarRequest, context: Context) -> messages.SimilarResponse:
         """Answer `RecommendationService.Similar`."""
         response = messages.SimilarResponse()
-        await self._answer_into(response, convert.similar_query(request), self._deadline(context))
+        await self._answer_into(
+            response, convert.similar_query(request, self._recommender.schema), self._deadline(context)
+        )
         return response
 
     async def personalize(self, request: messages.PersonalizeRequest, context: Context) -> messages.PersonalizeResponse:
         """Answer `RecommendationService.Personalize`."""
         response = messages.PersonalizeResponse()
-        await self._answer_into(response, convert.personalize_query(request), self._deadline(context))
+        await self._answer_into(
+            response, convert.personalize_query(request, self._recommender.schema), self._deadline(context)
+        )
         return response
 
     async def related(self, request: messages.RelatedRequest, context: Context) -> messages.RelatedResponse:
         """Answer `RecommendationService.Related`."""
         response = messages.RelatedResponse()
-        await self._answer_into(response, convert.related_query(request), self._deadline(context))
+        await self._answer_into(
+            response, convert.related_query(request, self._recommender.schema), self._deadline(context)
+        )
         return response
 
     async def batch_recommend(
@@ -83,10 +83,10 @@ class RecommendationServicer:
         """Answer `RecommendationService.BatchRecommend`: row by row, letting other calls in between."""
         deadline = self._deadline(context, margin_seconds=BATCH_MARGIN_SECONDS)
         response = messages.BatchRecommendResponse()
-        for query in convert.batch_queries(request):
+        for query in convert.batch_queries(request, self._recommender.schema):
             result = response.results.add()
             try:
-                if isinstance(query, InvalidArgumentError):
+                if isinstance(query, AnnserveError):
                     raise query
                 deadline.check("an earlier row")
                 await self._answer_into(result, query, deadline)
@@ -105,32 +105,13 @@ class RecommendationServicer:
         deadline: Deadline,
     ) -> None:
         try:
-            if self._recommender.estimated_us(query) <= LOOP_US:
-                answer = self._recommender.recommend(query, deadline)
-            else:
-                answer = await self._off_loop(query, deadline)
+            answer = await self._recommender.recommend(query, deadline)
         except InvalidArgumentError as error:
             if convert.is_fault_of_caller(error, query.mode):
                 raise
             raise RuntimeError("an argument that is no field of the request was refused") from error
         token = attribution_token(answer.snapshot_id, query)
         convert.write_answer(answer, token, response.recommendations, response.serving_info)
-
-    async def _off_loop(self, query: Query, deadline: Deadline) -> Answer:
-        """Return the answer, found by a thread; work still waiting for one when the call ends is never begun."""
-        stage = "waiting for a thread"
-
-        def work() -> Answer:
-            nonlocal stage
-            deadline.check(stage)
-            stage = "search"
-            return self._recommender.recommend(query, deadline)
-
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        try:
-            return await asyncio.wait_for(future, deadline.at - time.monotonic())
-        except TimeoutError:
-            raise DeadlineExceededError(stage) from None
 
     def _deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
         # None where the caller set no deadline; the stubs do not know.

@@ -16,5 +16,3 @@ class ServerSettings:
     drain_grace_ms: int = 10_000
     """How long calls under way may go on once the server stops."""
     reflection: bool = True
-    executor_threads: int = 2
-    """Threads for work that would hold up the event loop; each keeps a core busy."""

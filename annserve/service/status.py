@@ -21,6 +21,9 @@ MESSAGE_BYTES_MAX: Final = 256
 ECHO_BYTES_MAX: Final = 64
 """How much of a value that a caller sent is repeated to it, non-printable characters escaped."""
 
+FIELD_BYTES_MAX: Final = 192
+"""The length of a field's path, which is made of our own words: room for the longest in a filter at every limit."""
+
 RETRY_AFTER_SECONDS: Final = 1
 
 Details = Callable[[AnnserveError], Iterable[Message]]
@@ -35,7 +38,7 @@ def _bad_request(error: AnnserveError) -> Iterable[Message]:
     bad_request = error_details_pb2.BadRequest()
     for violation in violations:
         bad_request.field_violations.add(
-            field=_clipped(violation.field, ECHO_BYTES_MAX),
+            field=_clipped(violation.field, FIELD_BYTES_MAX),
             description=_clipped(violation.description, MESSAGE_BYTES_MAX // 2),
         )
     yield bad_request
@@ -49,14 +52,14 @@ def _resource(kind: str, metadata_name: str) -> Details:
     return details
 
 
-def _fold_in_precondition(error: AnnserveError) -> Iterable[Message]:
-    failure = error_details_pb2.PreconditionFailure()
-    failure.violations.add(
-        type=error.reason,
-        subject=f"snapshot/{_echo(error.metadata['snapshot_id'])}",
-        description="a snapshot built with fold-in constants",
-    )
-    yield failure
+def _precondition(kind: str, metadata_name: str, description: str) -> Details:
+    def details(error: AnnserveError) -> Iterable[Message]:
+        failure = error_details_pb2.PreconditionFailure()
+        subject = f"{kind}/{_echo(error.metadata[metadata_name])}"
+        failure.violations.add(type=error.reason, subject=subject, description=description)
+        yield failure
+
+    return details
 
 
 def _retry_later(_error: AnnserveError) -> Iterable[Message]:
@@ -70,8 +73,23 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
     errors.SnapshotNotHereError: (grpc.StatusCode.NOT_FOUND, _resource("snapshot", "wanted_id")),
     errors.NoSnapshotError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
     errors.DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),
-    errors.FoldInUnavailableError: (grpc.StatusCode.FAILED_PRECONDITION, _fold_in_precondition),
+    errors.FoldInUnavailableError: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        _precondition("snapshot", "snapshot_id", "a snapshot built with fold-in constants"),
+    ),
+    errors.NoCatalogError: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        _precondition("request", "field", "a server with a catalogue"),
+    ),
+    errors.CatalogUnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
+    errors.FieldNotIndexedError: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        _precondition("field", "field", "an index that filters on this field can use"),
+    ),
 }
+
+_IN_OUR_OWN_WORDS: Final = (errors.InvalidArgumentError, errors.CatalogUnavailableError)
+"""What these say no caller chose, so it may be longer than an echo."""
 
 NEVER_ON_THE_WIRE: Final = (errors.SnapshotRefusedError, errors.BuildError, errors.InputError)
 """Raised while building, loading or starting, with all their subclasses; met in a call they are faults: INTERNAL."""
@@ -87,8 +105,7 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         message = f"internal error; the server's log has more under request id {request_id}"
         return _packed(grpc.StatusCode.INTERNAL, message, [info])
     code, details = TABLE[type(error)]
-    # What an InvalidArgumentError says is all our own words, so it may be longer than an echo.
-    bytes_max = MESSAGE_BYTES_MAX if isinstance(error, errors.InvalidArgumentError) else ECHO_BYTES_MAX
+    bytes_max = MESSAGE_BYTES_MAX if isinstance(error, _IN_OUR_OWN_WORDS) else ECHO_BYTES_MAX
     metadata, message = {}, error.message
     for name, value in error.metadata.items():
         escaped = _escaped(value)

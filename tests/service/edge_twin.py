@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -10,9 +11,11 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import UnknownItemError
 from annserve.domain.query import Answer, Explanation, LimitingRule, Mode, Query, SearchPath, Shortfall, Source
+from annserve.engine.workbench import Workbench
 from annserve.service.servicer import SERVICE_NAME
 from annserve.v1 import recommendation_service_pb2 as messages
 
@@ -25,7 +28,9 @@ class TwinRecommender:
 
     snapshot_id = "snapshot-twin"
 
-    def __init__(self) -> None:
+    def __init__(self, executor_threads: int = 2) -> None:
+        self.schema: Schema | None = None
+        self._workbench = Workbench(ThreadPoolExecutor(executor_threads, thread_name_prefix="annserve-search"))
         self.error: Exception | None = None
         self.cost_us = 10.0
         self.queries: list[Query] = []
@@ -36,10 +41,10 @@ class TwinRecommender:
         self.free_count = 0
         self.entered = threading.Event()
 
-    def estimated_us(self, _query: Query) -> float:
-        return self.cost_us
+    async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+        return await self._workbench.run(self.cost_us, lambda: self.answered(query, deadline), deadline)
 
-    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+    def answered(self, query: Query, deadline: Deadline) -> Answer:
         self.queries.append(query)
         self.deadlines.append(deadline)
         self.threads.append(threading.current_thread().name)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from annserve.domain.model import FoldInConstants, Histories, Model
+from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.workbench import Workbench
 from annserve.service.server import serve
 from annserve.service.settings import ServerSettings
 from annserve.snapshot.snapshot import load_snapshot
@@ -44,7 +48,8 @@ def _tell(address: str) -> None:
 
 def main() -> None:
     recommender = SnapshotRecommender(load_snapshot(Path(sys.argv[1])))
-    serve(ServerSettings(address="127.0.0.1:0"), recommender, _tell)
+    plain = PlainRecommender(recommender, Workbench(ThreadPoolExecutor(2)))
+    serve(ServerSettings(address="127.0.0.1:0"), nullcontext(plain), _tell)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 
 from edge_twin import TwinRecommender
 
-from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.deadline import Deadline
 from annserve.domain.query import Answer, Query
 from annserve.service.server import serve
 from annserve.service.settings import ServerSettings
@@ -19,14 +20,14 @@ from annserve.service.settings import ServerSettings
 
 class WaitingTwin(TwinRecommender):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(executor_threads=8)
         self.cost_us = 5_000.0
         self.gate = gate = threading.Event()
         signal.signal(signal.SIGUSR1, lambda *_: gate.set())
 
-    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+    def answered(self, query: Query, deadline: Deadline) -> Answer:
         tell("entered")
-        return super().recommend(query, deadline)
+        return super().answered(query, deadline)
 
 
 def tell(line: str) -> None:
@@ -36,7 +37,7 @@ def tell(line: str) -> None:
 
 if __name__ == "__main__":
     serve(
-        ServerSettings(address="127.0.0.1:0", deadline_max_ms=60_000, drain_grace_ms=60_000, executor_threads=8),
-        WaitingTwin(),
+        ServerSettings(address="127.0.0.1:0", deadline_max_ms=60_000, drain_grace_ms=60_000),
+        nullcontext(WaitingTwin()),
         tell,
     )

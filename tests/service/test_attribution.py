@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from catalog_schema import SCHEMA
 
+from annserve.domain.filter import And, Equals, Not, Range, canonical
 from annserve.domain.query import Mode, Options, Query, WeightedItem
 from annserve.service.attribution import attribution_token
 
@@ -17,6 +19,8 @@ QUESTION = Query(
     user_impact=0.25,
     options=Options(exclude_item_ids=("x", "y"), candidate_item_ids=("c", "d"), popularity_weight=0.0),
 )
+PRICE, COUNTRY = SCHEMA.fields["price"], SCHEMA.fields["country"]
+FILTERED = replace(QUESTION, options=replace(QUESTION.options, filter=Equals(PRICE, 5.0)))
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,7 @@ QUESTION = Query(
     [
         replace(QUESTION),
         replace(QUESTION, options=replace(QUESTION.options, explain=True, strict=True, snapshot_id="s1")),
+        replace(QUESTION, options=replace(QUESTION.options, read_mask=("price",), max_staleness_seconds=0.0)),
         replace(QUESTION, item_ids=("a", "b", "a")),
         replace(QUESTION, options=replace(QUESTION.options, exclude_item_ids=("y", "x", "y"))),
         replace(QUESTION, options=replace(QUESTION.options, candidate_item_ids=("d", "c"))),
@@ -39,6 +44,31 @@ def test_options_of_taste_do_not_change_the_token_of_likeness() -> None:
     same = replace(similar, options=Options(popularity_weight=2.0, exclude_seen=False))
 
     assert attribution_token("s1", same) == attribution_token("s1", similar)
+
+
+def test_order_in_which_a_filter_names_its_parts_does_not_change_the_token() -> None:
+    parts = (Equals(PRICE, 5.0), Not(Equals(COUNTRY, "France")))
+    one, other = (
+        replace(QUESTION, options=Options(filter=canonical(And(ordered)))) for ordered in (parts, parts[::-1])
+    )
+
+    assert attribution_token("s1", one) == attribution_token("s1", other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        Equals(PRICE, 6.0),
+        Equals(COUNTRY, "5.0"),
+        Not(Equals(PRICE, 5.0)),
+        Range(PRICE, 5.0, 5.0),
+    ],
+)
+def test_filters_that_differ_have_different_tokens(other: Equals | Not | Range | None) -> None:
+    asked = replace(QUESTION, options=replace(QUESTION.options, filter=other))
+
+    assert attribution_token("s1", asked) != attribution_token("s1", FILTERED)
 
 
 def test_effort_of_the_graph_does_not_change_the_token_of_an_exact_search() -> None:

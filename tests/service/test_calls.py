@@ -460,13 +460,13 @@ async def test_rows_overtaken_by_the_deadline_say_so_and_those_before_are_brough
 async def test_batch_lets_other_calls_in_between_rows(
     call: Calls, twin: TwinRecommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = twin.recommend
+    answer = twin.answered
 
     def slow(query: Query, deadline: Deadline) -> Answer:
         time.sleep(0.003)  # 100 rows last long enough for the other call to arrive, on a busy machine too.
         return answer(query, deadline)
 
-    monkeypatch.setattr(twin, "recommend", slow)
+    monkeypatch.setattr(twin, "answered", slow)
     batch = messages.BatchRecommendRequest(rows=[messages.BatchRecommendRow(similar=SIMILAR)] * 100)
     long_call = asyncio.create_task(call("BatchRecommend", batch))
     while not twin.queries:

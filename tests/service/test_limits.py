@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from catalog_schema import SCHEMA, any_of, equals, exists, nested, number, one_of, string
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from annserve.domain.errors import InvalidArgumentError
+from annserve.domain.errors import InvalidArgumentError, NoCatalogError
+from annserve.domain.filter import Equals
 from annserve.domain.query import Query
 from annserve.service import limits
 from annserve.service.convert import batch_queries, personalize_query, related_query, similar_query
@@ -22,7 +26,7 @@ Ask = Callable[[Any], Any]
 
 
 def _with_options(**options: Any) -> Query:
-    return similar_query(messages.SimilarRequest(item_ids=["a"], options=values.RecommendOptions(**options)))
+    return similar_query(messages.SimilarRequest(item_ids=["a"], options=values.RecommendOptions(**options)), SCHEMA)
 
 
 def _ids(count: int) -> list[str]:
@@ -31,18 +35,24 @@ def _ids(count: int) -> list[str]:
 
 def _weight(weight: float) -> Query:
     return personalize_query(
-        messages.PersonalizeRequest(recent_items=[values.WeightedItem(item_id="a", weight=weight)])
+        messages.PersonalizeRequest(recent_items=[values.WeightedItem(item_id="a", weight=weight)]), SCHEMA
     )
 
 
 def _recent(count: int) -> Query:
     items = [values.WeightedItem(item_id=item_id) for item_id in _ids(count)]
-    return personalize_query(messages.PersonalizeRequest(user_id="u", recent_items=items))
+    return personalize_query(messages.PersonalizeRequest(user_id="u", recent_items=items), SCHEMA)
 
 
-def _rows(count: int) -> list[Query | InvalidArgumentError]:
+def _max_staleness(seconds: float) -> Query:
+    consistency = values.ConsistencyOptions()
+    consistency.max_staleness.FromNanoseconds(round(seconds * 1e9))
+    return _with_options(consistency=consistency)
+
+
+def _rows(count: int) -> list[Query | InvalidArgumentError | NoCatalogError]:
     row = messages.BatchRecommendRow(similar=messages.SimilarRequest(item_ids=["a"]))
-    return list(batch_queries(messages.BatchRecommendRequest(rows=[row] * count)))
+    return list(batch_queries(messages.BatchRecommendRequest(rows=[row] * count), SCHEMA))
 
 
 class Boundary(NamedTuple):
@@ -85,27 +95,55 @@ TABLE = [
     Boundary(
         limits.SEED_ITEM_IDS,
         "item_ids",
-        lambda count: similar_query(messages.SimilarRequest(item_ids=_ids(count))),
+        lambda count: similar_query(messages.SimilarRequest(item_ids=_ids(count)), SCHEMA),
         1,
     ),
     Boundary(
         limits.CONTEXT_ITEM_IDS,
         "item_ids",
-        lambda count: related_query(messages.RelatedRequest(item_ids=_ids(count))),
+        lambda count: related_query(messages.RelatedRequest(item_ids=_ids(count)), SCHEMA),
         1,
     ),
     Boundary(
         limits.USER_IMPACT,
         "user_impact",
-        lambda value: related_query(messages.RelatedRequest(item_ids=["a"], user_impact=value)),
+        lambda value: related_query(messages.RelatedRequest(item_ids=["a"], user_impact=value), SCHEMA),
         1e-6,
     ),
     Boundary(limits.RECENT_ITEMS, "recent_items", _recent, 1),
     Boundary(limits.ROWS, "rows", _rows, 1),
+    Boundary(
+        limits.READ_MASK,
+        "options.read_mask",
+        lambda count: _with_options(read_mask=FieldMask(paths=["price"] * count)),
+        1,
+    ),
+    Boundary(limits.MAX_STALENESS, "options.consistency.max_staleness", _max_staleness, 1e-3),
+    Boundary(
+        limits.FILTERS,
+        "options.filter.any_of.filters",
+        lambda count: _with_options(filter=any_of(*[exists("price")] * count)),
+        1,
+    ),
+    Boundary(
+        limits.ONE_OF,
+        "options.filter.condition.one_of.values",
+        lambda count: _with_options(filter=one_of("country", *[string("x")] * count)),
+        1,
+    ),
+    Boundary(
+        limits.STRING_BYTES,
+        "options.filter.condition.equals",
+        lambda count: _with_options(filter=equals("country", string("x" * count))),
+        1,
+    ),
 ]
 BY_NAME = pytest.mark.parametrize("boundary", TABLE, ids=lambda boundary: boundary.limit.field)
 OF_NUMBERS = pytest.mark.parametrize(
-    "boundary", [entry for entry in TABLE if entry.step < 1], ids=lambda boundary: boundary.limit.field
+    "boundary",
+    # A duration is made of integers.
+    [entry for entry in TABLE if entry.step < 1 and entry.limit is not limits.MAX_STALENESS],
+    ids=lambda boundary: boundary.limit.field,
 )
 
 
@@ -125,7 +163,7 @@ def test_both_ends_are_allowed(boundary: Boundary) -> None:
 def test_one_past_an_end_is_refused_with_field_bound_and_value(boundary: Boundary) -> None:
     limit = boundary.limit
     beyond = [(limit.maximum + boundary.step, f"at most {limit.maximum:,}")]
-    if not (limit.entries and limit.minimum == 0):
+    if not (limit.counted and limit.minimum == 0):
         beyond.append((limit.minimum - boundary.step, f"at least {limit.minimum:,}"))
     for value, bound in beyond:
         with pytest.raises(InvalidArgumentError) as caught:
@@ -175,12 +213,12 @@ def test_page_sizes_of_a_batch_may_add_up_to_the_limit_and_no_further() -> None:
             ]
         )
 
-    assert len(list(batch_queries(batch(*[500] * 10)))) == 10
+    assert len(list(batch_queries(batch(*[500] * 10), SCHEMA))) == 10
     with pytest.raises(InvalidArgumentError, match="page sizes must add up to at most 5,000, got 5001"):
-        batch_queries(batch(*[500] * 10, 1))
+        batch_queries(batch(*[500] * 10, 1), SCHEMA)
     # Zero means 10, here too.
     with pytest.raises(InvalidArgumentError, match="got 5010"):
-        batch_queries(batch(*[500] * 10, 0))
+        batch_queries(batch(*[500] * 10, 0), SCHEMA)
 
 
 def test_rows_without_a_page_size_that_is_allowed_spoil_neither_the_sum_nor_the_other_rows() -> None:
@@ -190,7 +228,7 @@ def test_rows_without_a_page_size_that_is_allowed_spoil_neither_the_sum_nor_the_
 
     rows = [*[row(500)] * 10, row(501), row(-1), messages.BatchRecommendRow()]
 
-    *valid, too_large, negative, unset = batch_queries(messages.BatchRecommendRequest(rows=rows))
+    *valid, too_large, negative, unset = batch_queries(messages.BatchRecommendRequest(rows=rows), SCHEMA)
 
     assert all(isinstance(query, Query) for query in valid)
     assert [str(error) for error in (too_large, negative, unset)] == [
@@ -203,7 +241,7 @@ def test_rows_without_a_page_size_that_is_allowed_spoil_neither_the_sum_nor_the_
 def test_row_of_a_batch_is_read_when_its_turn_comes() -> None:
     row = messages.BatchRecommendRow(similar=messages.SimilarRequest(item_ids=["a"]))
     request = messages.BatchRecommendRequest(rows=[row, row])
-    queries = batch_queries(request)
+    queries = batch_queries(request, SCHEMA)
 
     next(queries)
     request.rows[1].similar.item_ids[0] = "later"
@@ -215,13 +253,13 @@ def test_row_of_a_batch_is_read_when_its_turn_comes() -> None:
 
 def test_no_more_than_ten_violations_are_listed() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        similar_query(messages.SimilarRequest(item_ids=[""] * 50))
+        similar_query(messages.SimilarRequest(item_ids=[""] * 50), SCHEMA)
 
     assert [violation.field for violation in caught.value.violations] == [f"item_ids[{n}]" for n in range(10)]
 
 
 def test_zero_or_unset_means_the_default_where_the_contract_says_so() -> None:
-    unset = similar_query(messages.SimilarRequest(item_ids=["a"]))
+    unset = similar_query(messages.SimilarRequest(item_ids=["a"]), SCHEMA)
     zero = _with_options(page_size=0, search_parameters=values.SearchParameters(ef_search=0))
 
     assert unset == zero
@@ -230,17 +268,22 @@ def test_zero_or_unset_means_the_default_where_the_contract_says_so() -> None:
     assert unset.options.candidate_item_ids is None
     assert unset.options.exclude_seen is True
     assert unset.options.snapshot_id is None
-    assert related_query(messages.RelatedRequest(item_ids=["a"])).user_impact == 0.5
+    assert unset.options.filter is None
+    assert unset.options.read_mask == ()
+    assert unset.options.max_staleness_seconds is None
+    assert related_query(messages.RelatedRequest(item_ids=["a"]), SCHEMA).user_impact == 0.5
     assert _weight(0).recent_items[0].weight == 1.0
 
 
 def test_zero_means_zero_where_unset_means_something_else() -> None:
     options = _with_options(popularity_weight=0, exclude_seen=False, candidate_items=values.CandidateItems()).options
+    asked_itself = _with_options(consistency=values.ConsistencyOptions(max_staleness=Duration())).options
 
     assert options.popularity_weight == 0.0
+    assert asked_itself.max_staleness_seconds == 0.0
     assert options.exclude_seen is False
     assert options.candidate_item_ids == ()
-    assert related_query(messages.RelatedRequest(item_ids=["a"], user_impact=0)).user_impact == 0.0
+    assert related_query(messages.RelatedRequest(item_ids=["a"], user_impact=0), SCHEMA).user_impact == 0.0
 
 
 def test_every_option_reaches_the_query() -> None:
@@ -251,7 +294,9 @@ def test_every_option_reaches_the_query() -> None:
         exclude_seen=False,
         popularity_weight=-2,
         search_parameters=values.SearchParameters(ef_search=99, exact=True),
-        consistency=values.ConsistencyOptions(snapshot_id="s"),
+        consistency=values.ConsistencyOptions(snapshot_id="s", max_staleness=Duration(seconds=2, nanos=500_000_000)),
+        filter=equals("price", number(5)),
+        read_mask=FieldMask(paths=["tags", "price", "tags"]),
         strict=True,
         explain=True,
     ).options
@@ -260,9 +305,64 @@ def test_every_option_reaches_the_query() -> None:
     assert (options.exclude_seen, options.popularity_weight) == (False, -2.0)
     assert (options.ef_search, options.exact, options.snapshot_id) == (99, True, "s")
     assert (options.strict, options.explain) == (True, True)
+    assert options.filter == Equals(SCHEMA.fields["price"], 5.0)
+    assert options.read_mask == ("tags", "price")
+    assert options.max_staleness_seconds == 2.5
 
 
 def test_personalize_needs_a_user_or_recent_items() -> None:
     with pytest.raises(InvalidArgumentError, match="user_id: is required unless recent_items are given"):
-        personalize_query(messages.PersonalizeRequest())
-    assert personalize_query(messages.PersonalizeRequest(user_id="사용자")).user_id == "사용자"
+        personalize_query(messages.PersonalizeRequest(), SCHEMA)
+    assert personalize_query(messages.PersonalizeRequest(user_id="사용자"), SCHEMA).user_id == "사용자"
+
+
+def test_conditions_may_be_nested_to_the_limit_and_no_further() -> None:
+    assert _with_options(filter=nested(limits.FILTER_DEPTH_MAX)).options.filter is not None
+    with pytest.raises(InvalidArgumentError, match=r"none_of\.filters\[0\]: must be nested at most 8 deep"):
+        _with_options(filter=nested(limits.FILTER_DEPTH_MAX + 1))
+
+
+def test_filter_may_have_nodes_to_the_limit_and_no_more() -> None:
+    def tree(leaf_count: int) -> Query:
+        inner = any_of(*[exists("price")] * (leaf_count - 31))
+        return _with_options(filter=any_of(inner, *[exists("tags")] * 31))
+
+    assert tree(limits.FILTER_NODES_MAX - 2).options.filter is not None
+    with pytest.raises(InvalidArgumentError, match=r"^options\.filter: must have at most 64 nodes$"):
+        tree(limits.FILTER_NODES_MAX - 1)
+
+
+def test_filter_may_name_values_to_the_limit_and_no_more() -> None:
+    def listing(count: int) -> Query:
+        lists = [one_of("sizes", *[number(value) for value in range(200)])] * (count // 200)
+        return _with_options(filter=any_of(*lists, *[equals("price", number(1))] * (count % 200)))
+
+    assert listing(limits.FILTER_VALUES_MAX).options.filter is not None
+    with pytest.raises(InvalidArgumentError, match=r"^options\.filter: must have at most 1,000 values in all$"):
+        listing(limits.FILTER_VALUES_MAX + 1)
+
+
+def test_string_is_measured_in_bytes() -> None:
+    _with_options(filter=equals("country", string("상" * 85)))
+    with pytest.raises(InvalidArgumentError, match="must have at most 256 bytes, got 258"):
+        _with_options(filter=equals("country", string("상" * 86)))
+
+
+def test_request_at_every_limit_at_once_fits_into_what_the_server_takes() -> None:
+    id_ = "x" * 128
+    listed = [one_of("tags", *[string("x" * 256)] * 200)] * 5
+    request = messages.RelatedRequest(
+        item_ids=[id_] * 100,
+        user_id=id_,
+        recent_items=[values.WeightedItem(item_id=id_, weight=1.5)] * 200,
+        options=values.RecommendOptions(
+            exclude_item_ids=[id_] * 1_000,
+            candidate_items=values.CandidateItems(item_ids=[id_] * 1_000),
+            filter=any_of(*listed, *[exists("price")] * 58),
+            read_mask=FieldMask(paths=["price"] * 32),
+        ),
+    )
+
+    related_query(request, SCHEMA)
+
+    assert 0.8 * limits.REQUEST_BYTES_MAX < request.ByteSize() <= limits.REQUEST_BYTES_MAX

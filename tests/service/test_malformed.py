@@ -14,10 +14,12 @@ from typing import TypeAlias
 
 import grpc
 import pytest
+from catalog_schema import exists
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutation import mutated
 from serve_model import model
 
 from annserve.domain.query import Query
@@ -83,6 +85,9 @@ def requests(draw: st.DrawFn, near: bool) -> Request:
     options.search_parameters.exact = draw(st.booleans())
     if draw(rarely):
         options.consistency.snapshot_id = draw(ids)
+    if near and draw(rarely):
+        # This server has no catalogue; mutations make anything of it.
+        options.filter.CopyFrom(exists("price"))
     kind = draw(st.sampled_from(METHODS[:3]))
     if kind == "Similar":
         return messages.SimilarRequest(item_ids=some_ids(1, 100), options=options)
@@ -99,25 +104,6 @@ def requests(draw: st.DrawFn, near: bool) -> Request:
 def _bytes(value: str | bytes) -> bytes:
     assert isinstance(value, bytes)
     return value
-
-
-def mutated(data: bytes, random: Random) -> bytes:
-    """Return ``data`` with a few bytes changed, taken out, put in, doubled, or cut off."""
-    array = bytearray(data)
-    for _ in range(random.randint(1, 4)):
-        start = random.randrange(len(array) + 1)
-        match random.randrange(5):
-            case 0:
-                array[start : start + 1] = bytes([random.randrange(256)])
-            case 1:
-                del array[start : start + random.randint(1, 8)]
-            case 2:
-                array[start:start] = random.randbytes(random.randint(1, 8))
-            case 3:
-                array += array[start : start + 64]
-            case 4:
-                del array[start:]
-    return bytes(array)
 
 
 def assert_valid(request: Request, answer: values.Recommendations) -> None:
@@ -267,11 +253,11 @@ def _method_of(request: Message) -> str:
 def _query_of(request: Request) -> Query:
     match request:
         case messages.SimilarRequest():
-            return similar_query(request)
+            return similar_query(request, None)
         case messages.PersonalizeRequest():
-            return personalize_query(request)
+            return personalize_query(request, None)
         case messages.RelatedRequest():
-            return related_query(request)
+            return related_query(request, None)
 
 
 def _as_row(request: Request) -> messages.BatchRecommendRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
@@ -72,3 +73,43 @@ def test_status_at_its_largest_stays_below_4_kib_and_its_message_below_256_bytes
     bad_request = error_details_pb2.BadRequest()
     assert status.details[1].Unpack(bad_request)
     assert len(bad_request.field_violations) == 10
+
+
+@pytest.mark.parametrize(
+    ("error", "subject"),
+    [
+        (errors.NoCatalogError("options.filter"), "request/options.filter"),
+        (errors.FieldNotIndexedError("price"), "field/price"),
+        (errors.FoldInUnavailableError("s1"), "snapshot/s1"),
+    ],
+)
+def test_what_has_to_hold_first_is_told_with_its_subject(error: AnnserveError, subject: str) -> None:
+    status = status_of(error, "r")
+
+    failure = error_details_pb2.PreconditionFailure()
+    assert status.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    assert status.details[1].Unpack(failure)
+    assert [(violation.type, violation.subject) for violation in failure.violations] == [(error.reason, subject)]
+    assert failure.violations[0].description
+
+
+def test_catalogue_that_does_not_answer_is_worth_another_try() -> None:
+    problem = "no server is known; the last error was that the connection was refused by 127.0.0.1:27017"
+
+    status = status_of(errors.CatalogUnavailableError(problem), "r")
+
+    retry = error_details_pb2.RetryInfo()
+    assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    assert status.details[1].Unpack(retry)
+    assert retry.retry_delay.seconds >= 1
+    assert _info(status).metadata == {"problem": problem}
+
+
+def test_longest_path_in_a_filter_is_told_whole() -> None:
+    path = "options.filter" + ".none_of.filters[62]" * 7 + ".condition.one_of.values[199]"
+
+    status = status_of(InvalidArgumentError.of(path, "must be"), "r")
+
+    bad_request = error_details_pb2.BadRequest()
+    assert status.details[1].Unpack(bad_request)
+    assert bad_request.field_violations[0].field == path

@@ -13,8 +13,11 @@ from annserve_client.errors import (
     ServerError,
     UnavailableError,
 )
+from annserve_client.filters import Filter, Value, field
 from annserve_client.requests import Options, Personalize, Related, Similar, WeightedItem
 from annserve_client.results import (
+    CatalogUse,
+    Degradation,
     LimitingRule,
     Recommendation,
     Recommendations,
@@ -27,10 +30,13 @@ from annserve_client.results import (
 __all__ = [
     "AnnserveError",
     "AsyncClient",
+    "CatalogUse",
     "Client",
     "DeadlineError",
+    "Degradation",
     "ExhaustedError",
     "FieldViolation",
+    "Filter",
     "InvalidRequestError",
     "LimitingRule",
     "NotFoundError",
@@ -47,5 +53,7 @@ __all__ = [
     "Similar",
     "Source",
     "UnavailableError",
+    "Value",
     "WeightedItem",
+    "field",
 ]

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
 
+from annserve_client._gen import filter_pb2 as filter_messages
 from annserve_client._gen import recommendation_pb2 as messages
 from annserve_client._gen import recommendation_service_pb2 as service_messages
 from annserve_client.errors import AnnserveError, error_of_status
+from annserve_client.filters import (
+    AllOf,
+    AnyOf,
+    Contains,
+    Equals,
+    Exists,
+    Filter,
+    NoneOf,
+    OneOf,
+    Range,
+    Value,
+)
 from annserve_client.requests import Options, Personalize, Related, Request, Similar, WeightedItem
 from annserve_client.results import (
+    CatalogUse,
+    Degradation,
     LimitingRule,
     Recommendation,
     Recommendations,
@@ -28,7 +45,7 @@ Response = (
     | service_messages.RelatedResponse
     | service_messages.BatchRecommendResult
 )
-AnyEnum = TypeVar("AnyEnum", Source, SearchPath, LimitingRule)
+AnyEnum = TypeVar("AnyEnum", Source, SearchPath, LimitingRule, Degradation)
 
 
 def _by_number(kind: type[AnyEnum], descriptor: EnumDescriptor) -> dict[int, AnyEnum]:
@@ -40,6 +57,7 @@ def _by_number(kind: type[AnyEnum], descriptor: EnumDescriptor) -> dict[int, Any
 
 _SOURCES = _by_number(Source, messages.Source.DESCRIPTOR)
 _SEARCH_PATHS = _by_number(SearchPath, messages.SearchPath.DESCRIPTOR)
+_DEGRADATIONS = _by_number(Degradation, messages.Degradation.DESCRIPTOR)
 _LIMITING_RULES = _by_number(LimitingRule, messages.LimitingRule.DESCRIPTOR)
 
 
@@ -91,10 +109,15 @@ def answer_of(response: Response) -> Recommendations:
         missing_ids=tuple(answer.missing_ids),
         shortfall=_shortfall(answer.shortfall) if answer.HasField("shortfall") else None,
         search_path=_SEARCH_PATHS.get(answer.search_path, SearchPath.UNKNOWN),
-        selectivity=answer.selectivity,
+        selectivity=answer.selectivity if answer.HasField("selectivity") else None,
         user_impact=answer.user_impact if answer.HasField("user_impact") else None,
         attribution_token=serving_info.attribution_token,
         stage_seconds={entry.stage: entry.duration.ToNanoseconds() / 1e9 for entry in serving_info.stage_durations},
+        catalog_age_seconds=(
+            serving_info.catalog_age.ToNanoseconds() / 1e9 if serving_info.HasField("catalog_age") else None
+        ),
+        degradations=tuple(_DEGRADATIONS.get(number, Degradation.UNKNOWN) for number in serving_info.degradations),
+        catalog_use=_catalog_use(serving_info.catalog_use) if serving_info.HasField("catalog_use") else None,
     )
 
 
@@ -132,7 +155,71 @@ def _options(options: Options) -> messages.RecommendOptions:
         message.search_parameters.exact = True
     if options.snapshot_id is not None:
         message.consistency.snapshot_id = options.snapshot_id
+    if options.max_staleness_seconds is not None:
+        message.consistency.max_staleness.FromNanoseconds(round(options.max_staleness_seconds * 1e9))
+    if options.filter is not None:
+        message.filter.CopyFrom(_filter(options.filter))
+    if options.read_mask:
+        message.read_mask.paths.extend(_ids(options.read_mask))
     return message
+
+
+def _filter(filter_: Filter) -> filter_messages.Filter:
+    match filter_:
+        case AllOf(filters):
+            return filter_messages.Filter(all_of=_filters(filters))
+        case AnyOf(filters):
+            return filter_messages.Filter(any_of=_filters(filters))
+        case NoneOf(filters):
+            return filter_messages.Filter(none_of=_filters(filters))
+        case Equals(field, value):
+            return _condition(field, equals=_value(value))
+        case Contains(field, value):
+            return _condition(field, contains=_value(value))
+        case OneOf(field, values):
+            return _condition(field, one_of=filter_messages.FieldValues(values=map(_value, values)))
+        case Range(field=field):
+            bounds = {side: getattr(filter_, side) for side in ("minimum", "above", "maximum", "below")}
+            sent = {side: _value(bound) for side, bound in bounds.items() if bound is not None}
+            return _condition(field, range=filter_messages.FieldRange(**sent))
+        case Exists(field):
+            return _condition(field, exists=True)
+    raise TypeError(f"{filter_!r} is no filter that can be sent")
+
+
+def _filters(filters: Sequence[Filter]) -> filter_messages.FilterList:
+    return filter_messages.FilterList(filters=map(_filter, filters))
+
+
+def _condition(field: str, **test: Any) -> filter_messages.Filter:
+    return filter_messages.Filter(condition=filter_messages.FieldCondition(field=field, **test))
+
+
+def _value(value: Value) -> filter_messages.FieldValue:
+    match value:
+        case bool():
+            return filter_messages.FieldValue(bool_value=value)
+        case str():
+            return filter_messages.FieldValue(string_value=value)
+        case datetime():
+            message = filter_messages.FieldValue()
+            message.time_value.FromDatetime(value)
+            return message
+        case _:
+            return filter_messages.FieldValue(number_value=value)
+
+
+def _values(values: filter_messages.FieldValues) -> tuple[Value, ...]:
+    """Return the values that this client knows how to hold."""
+    return tuple(
+        value.time_value.ToDatetime(tzinfo=UTC) if kind == "time_value" else getattr(value, kind)
+        for value in values.values
+        if (kind := value.WhichOneof("kind")) is not None
+    )
+
+
+def _catalog_use(use: messages.CatalogUse) -> CatalogUse:
+    return CatalogUse(**{count.name: getattr(use, count.name) for count in fields(CatalogUse)})
 
 
 def _weighted(items: Sequence[WeightedItem]) -> list[messages.WeightedItem]:
@@ -145,6 +232,7 @@ def _recommendation(result: messages.Recommendation) -> Recommendation:
         score=result.score,
         source=_SOURCES.get(result.source, Source.UNKNOWN),
         explanation=_explanation(result.explanation) if result.HasField("explanation") else None,
+        metadata={name: _values(values) for name, values in result.metadata.items()},
     )
 
 

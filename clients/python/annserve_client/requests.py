@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from annserve_client.filters import Filter
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -16,6 +18,13 @@ class Options:
     """Items that must not be returned; at most 1,000."""
     candidate_item_ids: Sequence[str] | None = None
     """Only these may be returned, at most 1,000; empty means none, None means every item."""
+    filter: Filter | None = None
+    """What the metadata of returned items must be like; anything, unless set. Needs a server with a catalogue."""
+    read_mask: Sequence[str] = ()
+    """The declared fields to return as `metadata` of each item; at most 32. Needs a server with a catalogue."""
+    max_staleness_seconds: float | None = None
+    """How old what is known of the catalogue may be, 0 to 86,400; 0 asks the catalogue itself. The server's own bound
+    unless set."""
     exclude_seen: bool | None = None
     """Whether what the user is known to have had is left out; it is, unless set."""
     popularity_weight: float | None = None

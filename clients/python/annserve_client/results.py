@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from annserve_client.filters import Value
 
 
 class Source(str, Enum):
@@ -34,6 +36,19 @@ class LimitingRule(str, Enum):
     CATALOGUE = "catalogue"
     CANDIDATE_ITEMS = "candidate_items"
     EXCLUDED = "excluded"
+    FILTER = "filter"
+
+
+class Degradation(str, Enum):
+    """What an answer had to do without."""
+
+    UNKNOWN = "unknown"
+    CATALOG_STALE = "catalog_stale"
+    """The filter was applied as the catalogue stood `catalog_age_seconds` ago: its changes do not arrive."""
+    HISTORY_UNAVAILABLE = "history_unavailable"
+    """The user's history could not be read: only what the snapshot knows of it was used."""
+    METADATA_UNAVAILABLE = "metadata_unavailable"
+    """The fields of `read_mask` could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +72,13 @@ class Recommendation:
     source: Source
     explanation: ScoreExplanation | None
     """None unless the request said `explain`."""
+    metadata: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    """The fields of `read_mask` by name: one value, or those of a list. What the item lacks is left out; so is what
+    is of another type than declared. Numbers are floats, times in UTC."""
+
+    def value(self, name: str) -> Value | None:
+        """Return the first value of a field of `metadata`, None when there is none."""
+        return next(iter(self.metadata.get(name, ())), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +92,22 @@ class Shortfall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogUse:
+    """What an answer took of the catalogue, counted."""
+
+    bitmap_hit_count: int
+    """Tests of the filter whose result was known for every item."""
+    bitmap_miss_count: int
+    candidate_round_count: int
+    """How often candidates were searched for and checked with the catalogue."""
+    checked_candidate_count: int
+    database_call_count: int
+    """Calls of the catalogue that the answer waited for."""
+    history_hit_count: int
+    metadata_hit_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendations:
     """An answer; iterating over it gives its items, best first."""
 
@@ -80,14 +118,20 @@ class Recommendations:
     shortfall: Shortfall | None
     """None when as many came back as were asked for."""
     search_path: SearchPath
-    selectivity: float
-    """The share of the snapshot's items that were eligible, 0 to 1."""
+    selectivity: float | None
+    """The share of the snapshot's items that were eligible, 0 to 1; None when only candidates were checked."""
     user_impact: float | None
     """Related only: the weight that taste had."""
     attribution_token: str
     """Names this answer in events that come of it."""
     stage_seconds: Mapping[str, float]
     """How long each stage took; empty unless the request said `explain`."""
+    catalog_age_seconds: float | None = None
+    """How old what was known of the catalogue is; None where it took no part."""
+    degradations: tuple[Degradation, ...] = ()
+    """What the answer had to do without; empty when all is well."""
+    catalog_use: CatalogUse | None = None
+    """None unless the request said `explain` and the server has a catalogue."""
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.results)

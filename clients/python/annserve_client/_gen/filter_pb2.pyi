@@ -23,8 +23,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Filter(_message.Message):
     """What an item's metadata must be like: a tree of conditions on declared fields.
 
-    At most 64 nodes, 8 deep, and 1,000 values in all. Equal conditions are remembered each by itself, so a filter that was
-    never seen before is fast when its conditions were.
+    At most 64 filters make one up, nested at most 8 deep (a condition alone is 1 deep), with 1,000 values in all. Equal
+    conditions are remembered each by itself, so a filter that was never seen before is fast when its conditions were.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -76,7 +76,7 @@ class FilterList(_message.Message):
     FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]:
-        """At least 1."""
+        """1 to 63."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class FieldCondition(_message.Message):
     """Whether the field is there at all; null counts as there."""
     @_builtins.property
     def equals(self) -> Global___FieldValue:
-        """The field, declared with one value, holds this one."""
+        """The field, declared with one value, holds this one. INVALID_ARGUMENT for a field with several: see `contains`."""
 
     @_builtins.property
     def one_of(self) -> Global___FieldValues:
@@ -123,7 +123,9 @@ class FieldCondition(_message.Message):
 
     @_builtins.property
     def contains(self) -> Global___FieldValue:
-        """The field, declared with several values, holds this one among others."""
+        """The field, declared with several values, holds this one among others. INVALID_ARGUMENT for a field with one: see
+        `equals`.
+        """
 
     def __init__(
         self,
@@ -156,14 +158,14 @@ class FieldValue(_message.Message):
     BOOL_VALUE_FIELD_NUMBER: _builtins.int
     TIME_VALUE_FIELD_NUMBER: _builtins.int
     string_value: _builtins.str
-    """At most 256 bytes; compared by code point, as it is."""
+    """0 to 256 bytes in a filter, any characters; compared by code point, as it is, without normalisation."""
     number_value: _builtins.float
     """Finite. Whole numbers are exact up to 2^53."""
     bool_value: _builtins.bool
     """True or false."""
     @_builtins.property
     def time_value(self) -> _timestamp_pb2.Timestamp:
-        """A moment; what is finer than a millisecond is cut off."""
+        """A moment from 0001-01-01T00:00:00Z to the end of 9999; what is finer than a millisecond is cut off."""
 
     def __init__(
         self,
@@ -209,7 +211,10 @@ Global___FieldValues: _TypeAlias = FieldValues  # noqa: Y015
 
 @_typing.final
 class FieldRange(_message.Message):
-    """A range of numbers, strings or times. At least one bound is set, and not two of one side."""
+    """A range of numbers, strings or times. At least one bound is set. A field with several values passes when one of them
+    meets the lower end and one, perhaps another, the upper end. A lower end above the upper one is no error: a field with
+    one value never passes it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -194,13 +194,14 @@ class RecommendOptions(_message.Message):
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
         """What the metadata of a returned item must be like. Unset means that every item of the catalogue may be returned. A
-        filter that no item passes gives an empty answer. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
+        filter that no item passes gives an empty answer. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue, and
+        (`FIELD_NOT_INDEXED`) for a field that the database would have to read every document for.
         """
 
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """The declared fields to return as `metadata` of each item, at most 32 names; unset means none. FAILED_PRECONDITION
-        (`NO_CATALOG`) without a catalogue.
+        """The declared fields to return as `metadata` of each item, at most 32 names; repeats count once; unset means none.
+        FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
         """
 
     def __init__(
@@ -299,8 +300,9 @@ class ConsistencyOptions(_message.Message):
     """
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
-        """How old what is known of the catalogue may be when a filter is applied, 0 to 1 day; unset means the server's own
-        bound. 0 asks the catalogue itself. UNAVAILABLE (`CATALOG_UNAVAILABLE`) when nothing as fresh can be had.
+        """How old what is known of the catalogue may be when a filter is applied, 0 to 86,400 s (a day); unset means the
+        server's own bound. 0 asks the catalogue itself. UNAVAILABLE (`CATALOG_UNAVAILABLE`) when nothing as fresh can be
+        had. Without effect on a server without a catalogue.
         """
 
     def __init__(
@@ -448,8 +450,8 @@ class Recommendation(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _filter_pb2.FieldValues]:
-        """The fields of `read_mask`, by name. A field that the item lacks, or that holds another type than declared, is left
-        out.
+        """The fields of `read_mask`, by name: one value, or those of a list in their order. A field that the item lacks, or
+        that holds another type than declared, is left out; so is a time before year 1 or after year 9999.
         """
 
     def __init__(

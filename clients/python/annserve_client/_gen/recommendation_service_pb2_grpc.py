@@ -33,7 +33,7 @@ class RecommendationServiceStub:
     methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does. Results are ordered
     best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
-    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    A request is at most 640 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
     after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
     `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
     out of `A-Z a-z 0-9 . _ : -`, or a new one.
@@ -79,7 +79,7 @@ class RecommendationServiceServicer:
     methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does. Results are ordered
     best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
-    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    A request is at most 640 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
     after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
     `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
     out of `A-Z a-z 0-9 . _ : -`, or a new one.
@@ -172,7 +172,7 @@ class RecommendationService:
     methods are read-only: UNAVAILABLE and CANCELLED may be retried, as `service_config.json` does. Results are ordered
     best first. Fewer than asked for is an answer (see `shortfall`), not an error.
 
-    A request is at most 512 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
+    A request is at most 640 KiB, an answer at most 2 MiB (RESOURCE_EXHAUSTED, from gRPC itself). The server ends a call
     after its own cap, 1 s unless configured, where the caller's deadline is later or missing. Errors carry an
     `x-request-id` in their trailing metadata: the caller's own, when the call's metadata has one of 1 to 64 characters
     out of `A-Z a-z 0-9 . _ : -`, or a new one.

@@ -1,0 +1,1 @@
+"""What answers are made of, kept for the next request that needs it."""

@@ -1,0 +1,126 @@
+"""Which rows pass each leaf of the filters in use, as compressed bitmaps that changes of the catalogue keep true.
+
+Leaves are kept, not filters: a combination never seen before is answered from the leaves it shares with others. A leaf
+over 1 M items takes at most 128 KiB, whatever passes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cachetools import Cache, LRUCache
+from pyroaring import BitMap
+
+from annserve.domain.filter import Leaf
+
+BYTES_MAX = 64 << 20
+_OVERHEAD_BYTES = 1024
+"""About what a leaf, its key and its entry take beside the bitmap."""
+_ACCOUNT_EVERY = 1024
+_next_version = itertools.count(1).__next__
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LeafBitmap:
+    """The rows that pass one leaf. It changes in place: use it on the event loop; copy what outlasts a step."""
+
+    leaf: Leaf | None
+    """None for the leaf that every item of the catalogue passes."""
+    bitmap: BitMap
+    read_at: float
+    """Monotonic seconds: when the query that filled it was sent."""
+    version: int = field(default_factory=_next_version)
+    """Grows with every flip and rebuild, and no two bitmaps of a process share one: contents are known by it."""
+    used_at: float = -math.inf
+    """Monotonic seconds: when a request last asked for it."""
+
+
+class BitmapCache:
+    """The bitmaps of the leaves used last, bounded in bytes, for the rows of one snapshot. One event loop uses it."""
+
+    def __init__(self, bytes_max: int = BYTES_MAX) -> None:
+        """Keep about ``bytes_max`` bytes of leaves; the bitmap of `present` comes on top."""
+        self._leaves: LRUCache[Leaf, LeafBitmap] = LRUCache(bytes_max, getsizeof=_size_bytes)
+        self.present: LeafBitmap | None = None
+        """The rows of the items that are in the catalogue; None while that is not known."""
+        self.synced_at = -math.inf
+        """Monotonic seconds: all that the store did up to then is in every bitmap; -inf when changes do not arrive."""
+        self.stale = False
+        """Whether something keeps the bitmaps from following the store."""
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    @property
+    def size_bytes(self) -> int:
+        """An estimate of the bytes the leaves take."""
+        return int(self._leaves.currsize)
+
+    def get(self, leaf: Leaf) -> LeafBitmap | None:
+        """Return the bitmap of ``leaf``, which counts as a use of it; None when it is not here."""
+        found = self._leaves.get(leaf)
+        if found is not None:
+            found.used_at = time.monotonic()
+        return found
+
+    def peek(self, leaf: Leaf | None) -> LeafBitmap | None:
+        """Return the bitmap of ``leaf``, or of None that of `present`, without counting it as a use."""
+        if leaf is None:
+            return self.present
+        # `LRUCache` remembers uses in its own __getitem__; that of its base only reads.
+        return Cache.__getitem__(self._leaves, leaf) if leaf in self._leaves else None
+
+    def put(self, bitmap: LeafBitmap) -> None:
+        """Keep ``bitmap`` in the place of the one its leaf had; leaves used longest ago give way."""
+        if bitmap.leaf is None:
+            self.present = bitmap
+        elif _size_bytes(bitmap) <= self._leaves.maxsize:
+            self._leaves[bitmap.leaf] = bitmap
+        else:
+            self.drop(bitmap.leaf)
+
+    def flip(self, leaf: Leaf | None, row: int, passes: bool) -> bool:
+        """Make ``row`` pass ``leaf`` or not, if the leaf is here, and return whether that changed anything."""
+        found = self.peek(leaf)
+        if found is None or (row in found.bitmap) == passes:
+            return False
+        if passes:
+            found.bitmap.add(row)
+        else:
+            found.bitmap.discard(row)
+        found.version = _next_version()
+        if passes and len(found.bitmap) % _ACCOUNT_EVERY == 0:
+            self.put(found)  # It has grown since its size was taken.
+        return True
+
+    def drop(self, leaf: Leaf) -> None:
+        """Forget ``leaf``."""
+        self._leaves.pop(leaf, None)
+
+    def clear(self) -> None:
+        """Forget every leaf, `present` and how fresh they were."""
+        self._leaves.clear()
+        self.present = None
+        self.synced_at = -math.inf
+
+    def leaves(self) -> Sequence[Leaf]:
+        """Return the leaves that are here, in no order."""
+        return tuple(self._leaves)
+
+    def age_seconds(self, bitmap: LeafBitmap, now: float) -> float:
+        """Return how far ``bitmap``, one of these, may be behind the store at ``now``, in monotonic seconds."""
+        return now - max(bitmap.read_at, self.synced_at)
+
+
+def _size_bytes(bitmap: LeafBitmap) -> int:
+    statistics = bitmap.bitmap.get_statistics()
+    return (
+        _OVERHEAD_BYTES
+        + statistics["n_bytes_array_containers"]
+        + statistics["n_bytes_run_containers"]
+        + statistics["n_bytes_bitset_containers"]
+    )

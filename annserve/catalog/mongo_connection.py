@@ -1,0 +1,294 @@
+"""The way to MongoDB: every call bounded in time and number, and refused at once while nobody is there.
+
+The driver alone would wait for a server to turn up (at least 0.5 s, and knocking meanwhile), and replace connections as
+fast as calls are given up. So calls are made only when its monitor, which knocks once a second, knows a server; a
+caller whose time is up leaves while the call goes on to the end of its own time, so that its connection stays whole;
+and after a few unanswered calls in a row only the breaker's probe goes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias, TypeVar
+
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.cursor import AsyncRawBatchCursor
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ExecutionTimeout, PyMongoError
+
+from annserve.catalog.breaker import Breaker
+from annserve.catalog.mongo_errors import is_silence, problem_of
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.errors import CatalogUnavailableError, DeadlineExceededError, InputError
+
+Json: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+
+HEARTBEAT_MS = 1_000
+"""How often each server is looked at, and knocked at when it is gone; half of the two seconds to be back in."""
+SLOW_FACTOR = 20
+"""How many times the time of a look-up a batch of bulk work may take."""
+SLOW_CALLS = 2
+MARGIN_SECONDS = 0.005
+"""What is left of a caller's deadline for what it does with the answer, or without."""
+GRACE_SECONDS = 0.1
+"""How long after its `maxTimeMS` a server that is alive has said so."""
+JUDGE_SECONDS = 1.0
+"""How long the first call waits to learn whether there is a server."""
+
+# Any int64 of milliseconds is a date to MongoDB; years beyond 9999 must not break reading.
+CODEC: CodecOptions[Json] = CodecOptions(
+    document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="replace"
+)
+
+
+@dataclass(slots=True)
+class StoreCounters:
+    """What the store did since it was made, counted."""
+
+    calls: int = 0
+    """Commands sent, a batch of a cursor each."""
+    errors: int = 0
+    timeouts: int = 0
+    """Calls whose time was up before they were answered."""
+    refused: int = 0
+    """Calls not made, as nobody would have answered."""
+    documents: int = 0
+    bytes: int = 0
+    """Of documents read, as BSON."""
+    breaker_openings: int = 0
+
+
+class Lane(Enum):
+    """Kinds of calls, each bounded by itself so that none takes the connections of the other."""
+
+    LOOK_UP = "look-up"
+    """What a request waits for."""
+    BULK = "bulk"
+    """Reading or writing very much, a batch at a time."""
+
+
+class MongoConnection:
+    """A client of a MongoDB deployment, made in and for one event loop; it connects at the first call.
+
+    Args:
+        uri: ``mongodb://`` or ``mongodb+srv://``; those of its options that this module relies on are overruled.
+        database: The database's name.
+        pool_size: Look-ups at once.
+        timeout_seconds: The longest a look-up may take.
+    """
+
+    def __init__(self, uri: str, database: str, pool_size: int, timeout_seconds: float) -> None:
+        self.counters = StoreCounters()
+        self.timeout_seconds = timeout_seconds
+        try:
+            self._client: AsyncMongoClient[Json] = AsyncMongoClient(
+                uri,
+                appname="annserve",
+                maxPoolSize=pool_size + SLOW_CALLS + 1,
+                heartbeatFrequencyMS=HEARTBEAT_MS,
+                serverMonitoringMode="poll",
+                connectTimeoutMS=max(1_000, round(timeout_seconds * 1_000)),
+                serverSelectionTimeoutMS=round(timeout_seconds * 1_000),
+                waitQueueTimeoutMS=round(timeout_seconds * 1_000),
+                readPreference="primaryPreferred",
+                retryReads=False,
+                connect=False,
+            )
+        except (PyMongoError, ValueError, OSError) as error:
+            problem = f"the address of MongoDB cannot be used ({type(error).__name__}); it is mongodb://host:port"
+            raise InputError(problem) from None
+        self.database: AsyncDatabase[Json] = self._client.get_database(database, codec_options=CODEC)
+        self._lanes = {
+            Lane.LOOK_UP: (asyncio.Semaphore(pool_size), timeout_seconds),
+            Lane.BULK: (asyncio.Semaphore(SLOW_CALLS), timeout_seconds * SLOW_FACTOR),
+        }
+        self._breaker = Breaker(self._probe)
+        self._opening: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    @property
+    def available(self) -> bool:
+        """Whether a call would be made; True before the first."""
+        return self._opening is None or not (self._breaker.is_open or (self._judged and not self.has_server()))
+
+    def has_server(self, primary: bool = False) -> bool:
+        """Return whether the monitor knows a server that can be read from, or, for ``primary``, written to."""
+        servers = self._client.topology_description.server_descriptions().values()
+        return any(server.is_writable if primary else server.is_readable for server in servers)
+
+    async def ask(
+        self,
+        call: Callable[[int], Awaitable[T]],
+        deadline: Deadline = NO_DEADLINE,
+        lane: Lane = Lane.LOOK_UP,
+        primary: bool = False,
+        seconds: float | None = None,
+    ) -> T:
+        """Return what ``call`` returns; it is given the milliseconds that the server may take.
+
+        Raises:
+            CatalogUnavailableError: there is no server, or no answer within the lane's time, or none of use.
+            DeadlineExceededError: the deadline comes first.
+        """
+        lane_places, lane_seconds = self._lanes[lane]
+        seconds = seconds or lane_seconds
+        until = min(deadline.at - MARGIN_SECONDS, time.monotonic() + seconds)
+        await self._check_reachable(until, deadline, primary)
+        try:
+            async with asyncio.timeout(_left(until, deadline)):
+                await lane_places.acquire()
+        except TimeoutError:
+            self.counters.timeouts += 1
+            raise _too_late(deadline, "every connection is busy") from None
+        try:
+            left = _left(until, deadline)
+        except DeadlineExceededError:
+            lane_places.release()
+            raise
+        task = asyncio.create_task(self._made(call, left, seconds, lane_places))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=left)
+        if not done:
+            self.counters.timeouts += 1
+            raise _too_late(deadline, "no answer in time")
+        if isinstance(task.exception(), TimeoutError):
+            raise _too_late(deadline, "no answer in time") from None
+        return task.result()
+
+    async def wait_for_server(self, seconds: float) -> None:
+        """Return once there is a server to talk to.
+
+        Raises:
+            CatalogUnavailableError: there is none after so many seconds.
+        """
+        until = time.monotonic() + seconds
+        while not (self._judged and self.has_server()):
+            if self._judged and time.monotonic() >= until:
+                raise CatalogUnavailableError("no server of it is reachable")
+            if not self._judged:
+                await self._wait_for_judgement(time.monotonic() + JUDGE_SECONDS, NO_DEADLINE)
+            else:
+                await asyncio.sleep(0.01)
+
+    async def abandon(self, cursor: AsyncRawBatchCursor[Json]) -> None:
+        """Tell the server that nobody will read on, without waiting for it."""
+        task = asyncio.create_task(self._closed(cursor))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """End what is under way and disconnect."""
+        await self._breaker.close()
+        under_way = [*self._calls, *([self._opening] if self._opening else [])]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._client.close()
+
+    async def _closed(self, cursor: AsyncRawBatchCursor[Json]) -> None:
+        with contextlib.suppress(PyMongoError, OSError, TimeoutError):
+            async with asyncio.timeout(self.timeout_seconds):
+                await cursor.close()
+
+    async def _made(
+        self, call: Callable[[int], Awaitable[T]], left: float, seconds: float, lane_places: asyncio.Semaphore
+    ) -> T:
+        """Make the call, and tell the breaker how it went, whether or not somebody still waits for it."""
+        self.counters.calls += 1
+        try:
+            async with asyncio.timeout(seconds + GRACE_SECONDS):
+                result = await call(max(1, round(left * 1_000)))
+        except TimeoutError:
+            self._failed()
+            raise
+        except ExecutionTimeout:
+            # A short deadline of the caller's says nothing about the server.
+            if left >= seconds * 0.9:
+                self._failed()
+            raise TimeoutError from None
+        except (PyMongoError, BSONError, OSError) as error:
+            self.counters.errors += 1
+            if is_silence(error):
+                self._failed()
+            raise CatalogUnavailableError(problem_of(error)) from error
+        finally:
+            lane_places.release()
+        self._breaker.succeeded()
+        return result
+
+    def _failed(self) -> None:
+        self._breaker.failed()
+        self.counters.breaker_openings = self._breaker.openings
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        # Looked at, so that asyncio does not complain of errors nobody waited for.
+        if not task.cancelled():
+            task.exception()
+
+    async def _check_reachable(self, until: float, deadline: Deadline, primary: bool) -> None:
+        if not self._judged:
+            await self._wait_for_judgement(min(until, time.monotonic() + JUDGE_SECONDS), deadline)
+        if self._breaker.is_open:
+            self.counters.refused += 1
+            raise CatalogUnavailableError("it did not answer lately")
+        if not self.has_server(primary):
+            self.counters.refused += 1
+            raise CatalogUnavailableError("no server of it is reachable")
+
+    @property
+    def _judged(self) -> bool:
+        """Whether every server was looked at once, or one was found."""
+        if self._opening is None or not self._opening.done():
+            return False
+        servers = self._client.topology_description.server_descriptions().values()
+        return self.has_server() or all(server.error or server.is_server_type_known for server in servers)
+
+    async def _wait_for_judgement(self, until: float, deadline: Deadline) -> None:
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
+            self._opening = asyncio.create_task(self._client.aconnect())
+        try:
+            async with asyncio.timeout(_left(until, deadline)):
+                # Shielded: it is everybody's.
+                await asyncio.shield(self._opening)
+                while not self._judged:
+                    await asyncio.sleep(0.002)
+        except TimeoutError:
+            raise _too_late(deadline, "no server of it is reachable") from None
+        except (PyMongoError, OSError) as error:
+            raise CatalogUnavailableError(problem_of(error)) from error
+
+    async def _probe(self) -> bool:
+        # Without a server the monitor is knocking already.
+        if not self.has_server():
+            return False
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                await self.database.command("ping")
+        except (PyMongoError, OSError, TimeoutError):
+            return False
+        return True
+
+
+def _left(until: float, deadline: Deadline) -> float:
+    """Return the seconds until then, which are more than none."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise _too_late(deadline, "no answer in time")
+    return left
+
+
+def _too_late(deadline: Deadline, problem: str) -> DeadlineExceededError | CatalogUnavailableError:
+    """Return what to raise: whose time is up, the caller's or the store's?"""
+    if time.monotonic() >= deadline.at - 2 * MARGIN_SECONDS:
+        return DeadlineExceededError("a look-up in the catalogue")
+    return CatalogUnavailableError(problem)

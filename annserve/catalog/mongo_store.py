@@ -1,0 +1,271 @@
+"""The catalogue in MongoDB."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import bson
+from bson.errors import BSONError
+from pymongo import DeleteMany, ReadPreference, ReplaceOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncRawBatchCursor
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from annserve.catalog.config import CatalogConfig
+from annserve.catalog.evaluate import found_at, metadata_of
+from annserve.catalog.mongo_changes import MongoChanges
+from annserve.catalog.mongo_compile import compile_filter
+from annserve.catalog.mongo_connection import CODEC, Json, Lane, MongoConnection, StoreCounters
+from annserve.catalog.mongo_histories import histories_of
+from annserve.catalog.mongo_ids import id_of, stored_id
+from annserve.catalog.mongo_indexes import MongoIndexes
+from annserve.domain.catalog import Change, Document, FieldDrift, HistoryEntry, Metadata, Schema
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.errors import InputError, InvalidArgumentError
+from annserve.domain.filter import Field, Filter, Leaf
+from annserve.domain.progress import Progress, no_progress
+
+SELECT_MAX = 2_000
+"""Ids of one `select`."""
+CHUNK = 1_000
+"""Documents of a batch, read or written: about half a millisecond of decoding ids, between two looks at other work."""
+EXAMPLES_MAX = 5
+
+
+class MongoCatalog:
+    """Items' metadata and users' histories in MongoDB; made in and for one event loop.
+
+    Args:
+        uri: Where MongoDB is; what it holds of credentials is never told on.
+        config: What is where in it.
+
+    Raises:
+        InputError: ``uri`` is not an address.
+    """
+
+    def __init__(self, uri: str, config: CatalogConfig) -> None:
+        mongo = config.mongodb
+        self._config = mongo.items
+        self._schema = config.declared()
+        self._connection = MongoConnection(uri, mongo.database, mongo.pool_size, mongo.operation_timeout_ms / 1_000)
+        self._items: AsyncCollection[Json] = self._connection.database[mongo.items.collection]
+        # What change streams tell of is what a majority has: a bitmap must not start from anything else, older or newer.
+        self._settled = self._items.with_options(
+            read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+        )
+        self._indexes = MongoIndexes(self._connection, mongo)
+        self._histories = histories_of(self._connection, mongo.histories)
+
+    @property
+    def schema(self) -> Schema:
+        """The declared fields."""
+        return self._schema
+
+    @property
+    def available(self) -> bool:
+        """Whether MongoDB is believed to answer."""
+        return self._connection.available
+
+    @property
+    def counters(self) -> StoreCounters:
+        """What was done so far."""
+        return self._connection.counters
+
+    async def matching(self, leaf: Leaf | None, deadline: Deadline = NO_DEADLINE) -> AsyncIterator[Sequence[str]]:
+        """Yield the ids of all items that pass ``leaf``, or of all, in chunks; an id may come twice."""
+        filter_ = {} if leaf is None else compile_filter(leaf)
+        if leaf is not None:
+            await self._indexes.check(leaf.field.name, filter_, deadline)
+        async for documents in self._batches(filter_, [self._config.id_field], deadline):
+            yield [item_id for document in documents if (item_id := self._id_of(document)) is not None]
+
+    async def select(
+        self,
+        item_ids: Sequence[str],
+        filter_: Filter | None = None,
+        fields: Sequence[Field] = (),
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Mapping[str, Metadata]:
+        """Return, by id, the declared ``fields`` of those items that exist and pass ``filter_``."""
+        if len(item_ids) > SELECT_MAX:
+            raise InvalidArgumentError.of("item_ids", f"must be at most {SELECT_MAX}, got {len(item_ids)}")
+        stored_ids = [stored for id_ in item_ids if (stored := stored_id(id_, self._config.id_type)) is not None]
+        if not stored_ids:
+            return {}
+        by_id = {self._config.id_field: {"$in": stored_ids}}
+        cursor_filter = by_id if filter_ is None else {"$and": [by_id, compile_filter(filter_)]}
+        projection = projection_of([self._config.id_field, *(field.path for field in fields)])
+        hint = await self._indexes.id_hint(deadline)
+
+        async def found(max_time_ms: int) -> list[bytes]:
+            # A batch larger than the answer saves the round trip that says so.
+            cursor = self._items.find_raw_batches(
+                cursor_filter, projection, hint=hint, batch_size=len(stored_ids) + 1, max_time_ms=max_time_ms
+            )
+            return [batch async for batch in cursor]
+
+        documents = itertools.chain.from_iterable(map(self._decoded, await self._connection.ask(found, deadline)))
+        return {
+            item_id: metadata_of(fields, document)
+            for document in documents
+            if (item_id := self._id_of(document)) is not None
+        }
+
+    async def history(self, user_id: str, newest: int, deadline: Deadline = NO_DEADLINE) -> Sequence[HistoryEntry]:
+        """Return the newest entries of a user, oldest first."""
+        return await self._histories.read(user_id, newest, deadline)
+
+    async def add_history(
+        self, user_id: str, entries: Sequence[HistoryEntry], deadline: Deadline = NO_DEADLINE
+    ) -> None:
+        """Add to a user's history."""
+        await self._histories.add(user_id, entries, deadline)
+
+    async def erase_history(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> int:
+        """Forget a user, and return how many entries that were."""
+        return await self._histories.erase(user_id, deadline)
+
+    async def upsert(
+        self, documents: Iterable[tuple[str, Document]], progress: Progress = no_progress, total: int | None = None
+    ) -> int:
+        """Write whole documents by item id, a thousand at a time, and return how many.
+
+        Raises:
+            InputError: an id is none, or MongoDB cannot hold a document.
+        """
+        written = 0
+        for chunk in _chunks(documents):
+            await self._write([self._replacement(item_id, document) for item_id, document in chunk], chunk)
+            written += len(chunk)
+            progress("writing items", written, total)
+        return written
+
+    async def delete(self, item_ids: Sequence[str]) -> int:
+        """Delete items, and return how many there were."""
+        stored_ids = [stored for id_ in item_ids if (stored := stored_id(id_, self._config.id_type)) is not None]
+        deleted = 0
+        for chunk in _chunks(stored_ids):
+            doomed = [DeleteMany({self._config.id_field: {"$in": chunk}})]
+            result = await self._connection.ask(
+                lambda _, doomed=doomed: self._items.bulk_write(doomed), lane=Lane.BULK, primary=True
+            )
+            deleted += result.deleted_count
+        return deleted
+
+    def changes(self) -> AsyncIterator[Sequence[Change]]:
+        """Return the changes of items from the first sequence on."""
+        paths = projection_of([self._config.id_field, *(field.path for field in self._schema.fields.values())])
+        return MongoChanges(self._connection, self._items, self._config, [path for path, kept in paths.items() if kept])
+
+    async def drift(self, progress: Progress = no_progress) -> Sequence[FieldDrift]:
+        """Return how the documents differ from the declared fields."""
+        fields = list(self._schema.fields.values())
+        missing = dict.fromkeys(self._schema.fields, 0)
+        other_type: dict[str, int] = dict.fromkeys(self._schema.fields, 0)
+        examples: dict[str, list[str]] = {name: [] for name in self._schema.fields}
+        read = 0
+        async for documents in self._batches({}, [self._config.id_field, *(field.path for field in fields)]):
+            for document in documents:
+                item_id = self._id_of(document)
+                if item_id is None:
+                    continue
+                there = metadata_of(fields, document)
+                for field in fields:
+                    if not found_at(field.path, document):
+                        missing[field.name] += 1
+                    elif field.name not in there:
+                        other_type[field.name] += 1
+                        if len(examples[field.name]) < EXAMPLES_MAX:
+                            examples[field.name].append(item_id)
+            read += len(documents)
+            progress("reading items", read, None)
+        return [
+            FieldDrift(field=name, missing=missing[name], other_type=other_type[name], examples=tuple(examples[name]))
+            for name in self._schema.fields
+        ]
+
+    async def ensure_indexes(self) -> Sequence[str]:
+        """Create the indexes that filters and histories need, and return the names of those that were not there."""
+        return await self._indexes.ensure(self._schema.fields.values())
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._connection.close()
+
+    async def _batches(
+        self, filter_: Json, paths: Sequence[str], deadline: Deadline = NO_DEADLINE
+    ) -> AsyncIterator[list[Json]]:
+        """Yield what passes ``filter_``, with ``paths`` only, batch by batch."""
+
+        async def first(max_time_ms: int) -> tuple[AsyncRawBatchCursor[Json], bytes | None]:
+            cursor = self._settled.find_raw_batches(
+                filter_, projection_of(paths), batch_size=CHUNK, max_time_ms=max_time_ms
+            )
+            return cursor, await anext(cursor, None)
+
+        cursor, batch = await self._connection.ask(first, deadline, Lane.BULK, primary=True)
+        try:
+            while batch is not None:
+                yield self._decoded(batch)
+                batch = await self._connection.ask(lambda _: anext(cursor, None), deadline, Lane.BULK, primary=True)
+        finally:
+            if cursor.alive:
+                await self._connection.abandon(cursor)
+
+    def _decoded(self, batch: bytes) -> list[Json]:
+        documents = bson.decode_all(batch, CODEC)
+        self.counters.documents += len(documents)
+        self.counters.bytes += len(batch)
+        return documents
+
+    def _id_of(self, document: Json) -> str | None:
+        found = found_at(self._config.id_field, document)
+        return id_of(found[0], self._config.id_type) if found else None
+
+    def _replacement(self, item_id: str, document: Document) -> ReplaceOne[Json]:
+        stored = stored_id(item_id, self._config.id_type)
+        if stored is None:
+            raise InputError(f"{item_id!r} is no item id of type {self._config.id_type}", item_id=item_id)
+        rest = {name: value for name, value in document.items() if name != "_id"}
+        return ReplaceOne({self._config.id_field: stored}, _with(rest, self._config.id_field, stored), upsert=True)
+
+    async def _write(self, replacements: Sequence[ReplaceOne[Json]], chunk: Sequence[tuple[str, Document]]) -> None:
+        async def write(_: int) -> None:
+            try:
+                await self._items.bulk_write(replacements, ordered=True)
+            except BulkWriteError as error:
+                failed = error.details["writeErrors"][:1]
+                item_id = chunk[failed[0]["index"]][0] if failed else chunk[0][0]
+                code = failed[0].get("code") if failed else None
+                raise InputError(f"MongoDB refused item {item_id!r} (code {code})", item_id=item_id) from error
+            except (BSONError, OverflowError, ValueError, TypeError) as error:
+                raise InputError(f"items from {chunk[0][0]!r} on cannot be stored: {error}", error=error) from error
+
+        await self._connection.ask(write, lane=Lane.BULK, primary=True)
+
+
+def projection_of(paths: Iterable[str]) -> dict[str, int]:
+    """Return the projection to ``paths``: a path within another is there with it, and MongoDB refuses to hear of both."""
+    wanted = set(paths)
+    kept = {
+        path: 1 for path in sorted(wanted) if path.partition(".")[0] == path or path.partition(".")[0] not in wanted
+    }
+    return kept if "_id" in wanted else {"_id": 0, **kept}
+
+
+def _with(document: Mapping[str, Any], path: str, value: object) -> Json:
+    """Return ``document`` with ``value`` at ``path``."""
+    first, _, second = path.partition(".")
+    if not second:
+        return {**document, first: value}
+    embedded = document.get(first)
+    return {**document, first: {**(embedded if isinstance(embedded, Mapping) else {}), second: value}}
+
+
+def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(values)
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        yield chunk

@@ -1,0 +1,74 @@
+"""An answer as people and machines read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from annserve.cli.names import Names
+from annserve_client import Recommendation, Recommendations, Value
+
+
+def row_of(rank: int, result: Recommendation, names: Names, fields: Sequence[str]) -> dict[str, object]:
+    """Return the row of a table that shows ``result`` with its ``fields``."""
+    row: dict[str, object] = {"rank": rank, "item_id": result.item_id}
+    if names.by_id:
+        row["name"] = names.of(result.item_id) or ""
+    row |= {name: _cell(result.metadata.get(name)) for name in fields}
+    row["score"] = result.score
+    if result.explanation is not None:
+        parts = asdict(result.explanation)
+        row |= {part.replace("_", " "): value for part, value in parts.items() if value is not None}
+    row["source"] = result.source.value
+    return row
+
+
+def _cell(values: Sequence[Value] | None) -> object:
+    """Return what to show of a field: one value as it is, several side by side, None where there is none."""
+    plain = [value.isoformat() if isinstance(value, datetime) else value for value in values or ()]
+    return ", ".join(map(str, plain)) if len(plain) > 1 else next(iter(plain), None)
+
+
+def remarks_on(answer: Recommendations) -> list[str]:
+    """Return what a person should know about the answer, a line each."""
+    remarks = [f"snapshot {answer.snapshot_id}, found by {answer.search_path.value} search"]
+    if answer.user_impact is not None:
+        remarks[0] += f", user impact {answer.user_impact:.2g}"
+    if answer.stage_seconds:
+        took = ", ".join(f"{stage} {seconds * 1e6:.0f} us" for stage, seconds in answer.stage_seconds.items())
+        remarks.append(f"took: {took}")
+    if answer.catalog_age_seconds is not None:
+        remarks.append(f"the catalogue as it was {answer.catalog_age_seconds:.3g} s ago")
+    if answer.degradations:
+        remarks.append(f"degraded: {', '.join(degradation.value for degradation in answer.degradations)}")
+    if answer.catalog_use is not None:
+        counts = asdict(answer.catalog_use).items()
+        used = ", ".join(f"{name.removesuffix('_count').replace('_', ' ')} {count}" for name, count in counts if count)
+        remarks.append(f"of the catalogue: {used or 'nothing'}")
+    if answer.missing_ids:
+        remarks.append(f"without a vector: {', '.join(answer.missing_ids)}")
+    if answer.shortfall is not None:
+        short = answer.shortfall
+        remarks.append(
+            f"{short.returned_count} of {short.requested_count}: {short.eligible_count} items were eligible "
+            f"(limited by {short.limiting_rule.value})"
+        )
+    return remarks
+
+
+def json_of(answer: Recommendations, names: Names) -> dict[str, object]:
+    """Return ``answer`` as JSON can hold it."""
+    value = asdict(answer)
+    if value["catalog_use"] is None:
+        del value["catalog_use"]
+    for result in value["results"]:
+        if names.by_id:
+            result["name"] = names.of(result["item_id"])
+        if result["explanation"] is None:
+            del result["explanation"]
+        result["metadata"] = {
+            name: [held.isoformat() if isinstance(held, datetime) else held for held in values]
+            for name, values in result["metadata"].items()
+        }
+    return value

@@ -1,0 +1,206 @@
+"""Recommendations under the catalogue: filters, histories and metadata around the snapshot's own answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from annserve.cache.bitmaps import BitmapCache, LeafBitmap
+from annserve.domain.catalog import CatalogStore, Metadata, Schema
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.errors import AnnserveError, CatalogUnavailableError, DeadlineExceededError, FieldNotIndexedError
+from annserve.domain.filter import Filter, Leaf
+from annserve.domain.query import Answer, CatalogUse, Degradation, Mode, Query
+from annserve.engine.candidate_check import CandidateCheck, Checked
+from annserve.engine.catalog_settings import CatalogSettings
+from annserve.engine.filters import Filters, LeafBuilder, Resolved
+from annserve.engine.histories import NO_HISTORY, HistoryReader, UserHistory
+from annserve.engine.knowledge import Knowledge
+from annserve.engine.metadata import MetadataReader, chosen
+from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.workbench import Workbench
+
+
+class CatalogRecommender:
+    """Implements `domain.ports.Recommender` for a server with a catalogue. One event loop uses it."""
+
+    def __init__(
+        self,
+        recommender: SnapshotRecommender,
+        workbench: Workbench,
+        store: CatalogStore,
+        bitmaps: BitmapCache,
+        builder: LeafBuilder,
+        settings: CatalogSettings | None = None,
+    ) -> None:
+        """Join the snapshot's ``recommender`` with the catalogue's ``store`` and what is kept of it in ``bitmaps``."""
+        self._recommender = recommender
+        self._workbench = workbench
+        self._store = store
+        self._bitmaps = bitmaps
+        self._builder = builder
+        self._settings = settings or CatalogSettings()
+        snapshot = recommender.snapshot
+        self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
+        self._filters = Filters(bitmaps, len(snapshot.items))
+        self._histories = HistoryReader(store, snapshot, self._settings)
+        self.metadata = MetadataReader(store, bitmaps, self._settings)
+        """To be told of changes."""
+        self._check = CandidateCheck(recommender, workbench, store, self.metadata)
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot every answer comes from."""
+        return self._recommender.snapshot.id
+
+    @property
+    def schema(self) -> Schema:
+        """The declared fields that filters may test."""
+        return self._store.schema
+
+    async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+        """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
+        self._recommender.check_pin(query)
+        filter_, use = query.options.filter, CatalogUse()
+        degradations: list[Degradation] = []
+        resolved = self._filters.open() if filter_ is None else self._resolved(filter_, query, use)
+        if self._bitmaps.stale and (filter_ is not None or resolved.possible is not None):
+            degradations.append(Degradation.CATALOG_STALE)
+        # The leaves that are not known are read from now on, whoever answers first.
+        builds = {leaf: self._builder.build(leaf) for leaf in resolved.missing} if filter_ is not None else {}
+        history = await self._history(query, deadline, use, degradations)
+        knowledge = Knowledge(allowed=resolved.possible, seen_rows=history.seen_rows, taste_rows=history.taste_rows)
+        checked: Mapping[str, Metadata] = {}
+        if not builds or filter_ is None:
+            answer = await self._answer(query, knowledge, deadline)
+        else:
+            answer, checked = await self._race(query, filter_, resolved, knowledge, builds, use, deadline)
+        metadata = await self._metadata(query, answer, checked, deadline, use, degradations)
+        if answer.explanation is not None:
+            answer = replace(answer, explanation=replace(answer.explanation, catalog_use=use))
+        age_seconds = resolved.age_seconds if answer.catalog_age_seconds is None else answer.catalog_age_seconds
+        if metadata or degradations or age_seconds is not None:
+            answer = replace(
+                answer, metadata=metadata, degradations=tuple(degradations), catalog_age_seconds=age_seconds
+            )
+        return answer
+
+    def _resolved(self, filter_: Filter, query: Query, use: CatalogUse) -> Resolved:
+        resolved = self._filters.resolve(filter_, self._max_staleness_seconds(query), use)
+        if resolved.missing and not self._store.available:
+            raise CatalogUnavailableError("it does not answer, and too little is known of it to apply the filter")
+        return resolved
+
+    def _max_staleness_seconds(self, query: Query) -> float:
+        asked = query.options.max_staleness_seconds
+        return self._settings.max_staleness_seconds if asked is None else asked
+
+    async def _answer(self, query: Query, knowledge: Knowledge, deadline: Deadline) -> Answer:
+        estimated_us = self._recommender.estimated_us(query, knowledge)
+        return await self._workbench.run(
+            estimated_us, lambda: self._recommender.recommend(query, deadline, knowledge), deadline
+        )
+
+    async def _race(
+        self,
+        query: Query,
+        filter_: Filter,
+        resolved: Resolved,
+        knowledge: Knowledge,
+        builds: Mapping[Leaf | None, asyncio.Future[LeafBitmap]],
+        use: CatalogUse,
+        deadline: Deadline,
+    ) -> Checked:
+        """Return the answer of whoever has it first: checking candidates, or reading the leaves that are missing."""
+        waiting = {
+            asyncio.ensure_future(self._check.answer(query, resolved, knowledge, use, deadline)),
+            asyncio.ensure_future(self._by_leaves(query, filter_, knowledge, builds, use, deadline)),
+        }
+        for task in waiting:
+            # The slower one goes on to its own end: a cancelled look-up costs a connection.
+            task.add_done_callback(_retrieve)
+        problem: AnnserveError | None = None
+        while waiting:
+            remaining = max(deadline.at - time.monotonic(), 0.0)
+            timeout = None if math.isinf(remaining) else remaining
+            done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise DeadlineExceededError("waiting for the catalogue")
+            for task in done:
+                try:
+                    outcome = task.result()
+                except FieldNotIndexedError:
+                    raise  # Whether it is refused must not depend on who is faster.
+                except AnnserveError as error:
+                    problem = error
+                else:
+                    if outcome is not None:
+                        return outcome
+        raise problem or CatalogUnavailableError("what the filter needs could not be read")
+
+    async def _by_leaves(
+        self,
+        query: Query,
+        filter_: Filter,
+        knowledge: Knowledge,
+        builds: Mapping[Leaf | None, asyncio.Future[LeafBitmap]],
+        use: CatalogUse,
+        deadline: Deadline,
+    ) -> Checked | None:
+        # Builds belong to the keeper and to whoever else waits for them: leaving must not end them.
+        built = {leaf: await asyncio.shield(build) for leaf, build in builds.items()}
+        known = self._filters.resolve(filter_, self._max_staleness_seconds(query), use, built)
+        if known.missing:
+            return None
+        answer = await self._answer(query, replace(knowledge, allowed=known.possible), deadline)
+        return replace(answer, catalog_age_seconds=known.age_seconds), {}
+
+    async def _history(
+        self, query: Query, deadline: Deadline, use: CatalogUse, degradations: list[Degradation]
+    ) -> UserHistory:
+        if query.user_id is None or query.mode is Mode.SIMILAR:
+            return NO_HISTORY
+        try:
+            history = await self._histories.of(query.user_id, self._soon(deadline), use)
+        except (CatalogUnavailableError, DeadlineExceededError):
+            degradations.append(Degradation.HISTORY_UNAVAILABLE)
+            return NO_HISTORY
+        known = self._recommender.snapshot.users.row(query.user_id) is not None
+        if known and history.newest_ms <= self._created_ms:
+            return replace(history, taste_rows=NO_HISTORY.taste_rows)  # The snapshot has learned from all of it.
+        return history
+
+    async def _metadata(
+        self,
+        query: Query,
+        answer: Answer,
+        checked: Mapping[str, Metadata],
+        deadline: Deadline,
+        use: CatalogUse,
+        degradations: list[Degradation],
+    ) -> Sequence[Metadata]:
+        names = query.options.read_mask
+        if not names or not answer.item_ids:
+            return ()
+        if all(item_id in checked for item_id in answer.item_ids):
+            return [chosen(checked[item_id], names) for item_id in answer.item_ids]
+        try:
+            return await self.metadata.of(
+                answer.item_ids, names, self._soon(deadline), query.options.max_staleness_seconds, use
+            )
+        except (CatalogUnavailableError, DeadlineExceededError):
+            degradations.append(Degradation.METADATA_UNAVAILABLE)
+            return ()
+
+    def _soon(self, deadline: Deadline) -> Deadline:
+        """Return by when something must be there that an answer can do without."""
+        return Deadline(min(deadline.at, time.monotonic() + self._settings.wait_seconds))
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
