@@ -70,6 +70,11 @@ _FAR = 0.1
 """A recall so far below the target, at the cost of a scan, that more links, which cost more, do not make up for it."""
 _SHORT_LIST = 128
 """A search list short enough that recipes with more links are not tried."""
+_DEEP = 120
+_DEEP_LIST = 1_024
+_DEEP_QUERIES_MAX = 128
+"""Filters and Related look deeper than ten: a graph that does not find the first 120 with a list of this length leaves
+them to exact search, whatever list it is given."""
 
 
 def tune(
@@ -171,6 +176,13 @@ class _Exam:
             query_us=round(query_us, 1),
         )
 
+    def deep_recall(self, graph: Graph) -> float:
+        """Return the recall@120 of ``graph``, given a long list."""
+        queries, depth = self._seeds.queries[:_DEEP_QUERIES_MAX], min(_DEEP, len(self._points))
+        exact, _ = exact_top_k_batch(self._points, queries, depth)
+        found = graph.search(queries, depth, max(min(_DEEP_LIST, len(self._points)), graph.recipe.ef_search))
+        return 0.0 if found is None else recall_of(self._points, queries, exact, found)
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Tuning:
@@ -214,10 +226,10 @@ class _Tuning:
         )
 
     def _compared(self, seeds: _Seeds) -> tuple[list[Recipe], list[Recipe]]:
-        """Return the recipes that meet the target on a sample, fastest first, and the others, best recall first."""
+        """Return the recipes that meet the target on a sample, deep and fast ones first, and the others by recall."""
         points, seeds = self._sample(seeds)
         exam = _Exam(points, seeds)
-        promising: list[tuple[float, Recipe]] = []
+        promising: list[tuple[bool, float, Recipe]] = []
         other: list[tuple[float, Recipe]] = []
         hopeless: set[Reduction] = set()
         # Where a scan may serve, a graph slower than it never will; a sample is searched faster than all the points.
@@ -226,17 +238,20 @@ class _Tuning:
             for reduction in self.settings.reductions:
                 if reduction in hopeless:
                     continue
-                fastest_us = min((query_us for query_us, _ in promising), default=scan_us)
+                fastest_us = min((query_us for shallow, query_us, _ in promising if not shallow), default=scan_us)
                 graph, trial = self._climbed(self._built(points, reduction, m), exam, slowest_us=fastest_us)
                 if trial.recall >= self.target:
-                    promising.append((trial.query_us, graph.recipe))
+                    # Where a scan is cheap it takes over from a shallow graph at little cost.
+                    shallow = self.scan_us > self.settings.scan_us_max and exam.deep_recall(graph) < self.target
+                    promising.append((shallow, trial.query_us, graph.recipe))
                 else:
                     other.append((-trial.recall, graph.recipe))
                     if trial.query_us > scan_us and trial.recall < self.target - _FAR:
                         hopeless.add(reduction)
-            if any(recipe.ef_search <= _SHORT_LIST for _, recipe in promising):
+            if any(recipe.ef_search <= _SHORT_LIST and not shallow for shallow, _, recipe in promising):
                 break  # More links cost memory and seldom time; they are for points that need long lists.
-        return _in_order(promising), _in_order(other)
+        ordered = [recipe for *_, recipe in sorted(promising, key=itemgetter(0, 1))]
+        return ordered, [recipe for _, recipe in sorted(other, key=itemgetter(0))]
 
     def _sample(self, seeds: _Seeds) -> tuple[Points, _Seeds]:
         count = len(self.points)
@@ -283,10 +298,6 @@ class _Tuning:
     def _tuned(self, graph: Graph, recall: float, seeds: _Seeds) -> Tuned:
         bands = measure_bands(self.points, graph, seeds.queries, own_rows=seeds.own_rows, threads=self.threads)
         return Tuned(graph=graph, bands=bands, recall=recall, target=self.target, trials=tuple(self.trials))
-
-
-def _in_order(recipes: list[tuple[float, Recipe]]) -> list[Recipe]:
-    return [recipe for _, recipe in sorted(recipes, key=itemgetter(0))]
 
 
 def _scan_us(points: Points, queries: Vectors) -> float:
