@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -36,6 +36,34 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Threads for searches that would hold up others; each keeps a processor busy while it works.",
+    )
+    catalog: SecretStr | None = Field(
+        default=None,
+        description="Where items' metadata and users' histories are: mongodb://…, or a Parquet, JSON Lines or CSV file",
+    )
+    catalog_config: Path | None = Field(
+        default=None, description="A YAML file that declares the catalogue's fields and where MongoDB keeps what."
+    )
+    histories: Path = Field(
+        default=Path("histories.jsonl"), description="Where histories are kept when the catalogue is a file."
+    )
+    catalog_max_staleness_ms: int = Field(
+        default=600_000,
+        ge=0,
+        le=86_400_000,
+        description="How old what is known of the catalogue may be where a request says nothing of it, in ms.",
+    )
+    catalog_ttl_ms: int = Field(
+        default=30_000,
+        ge=100,
+        le=86_400_000,
+        description="When what is known of the catalogue is read again where its changes cannot be followed, in ms.",
+    )
+    catalog_wait_ms: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="How long an answer waits for histories and metadata, which it can do without, in milliseconds.",
     )
     reflection: bool = Field(default=True, description="Whether gRPC reflection lists the services to tools.")
     log_level: str = Field(

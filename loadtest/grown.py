@@ -2,8 +2,8 @@
 """Builds a snapshot of as many items as wanted, grown from the trained factors of a smaller one.
 
 Every new item lies between a trained item and one of its nearest neighbours, with the norm and popularity of the two
-and something of its own: norms, clusters and the spread of both spaces are those of real factors, at a size that no public
-data set has.
+and something of its own: norms, clusters and the spread of both spaces are those of real factors, at a size that no
+public data set has.
 
     .venv/bin/python loadtest/grown.py --from snapshots --to grown --items 1000000
 """

@@ -25,9 +25,10 @@ def page(name: str) -> str:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_in_the_configuration_page_with_its_default(name: str) -> None:
     default = Settings.model_fields[name].default
-    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    value = str(default).lower() if isinstance(default, bool) else str(default)
+    shown = "none" if default is None else f"`{value}`"
 
-    assert re.search(rf"\| `ANNSERVE_{name.upper()}` \| `{re.escape(shown)}` \|", page("configuration.md"))
+    assert re.search(rf"\| `ANNSERVE_{name.upper()}` \| {re.escape(shown)} \|", page("configuration.md"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A circuit breaker: after a few failures in a row nobody asks any more, but for one probe now and then.
+"""A circuit breaker: after a few failures in a row, or one silence, nobody asks any more but a probe now and then.
 
 Breakers of libraries wrap calls, so that the next request after a pause is the probe and pays for it. Here a task of
 the breaker's own finds out.
@@ -7,7 +7,6 @@ the breaker's own finds out.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 FAILURES_MAX = 3
@@ -15,7 +14,7 @@ PROBE_EVERY_SECONDS = 1.0
 
 
 class Breaker:
-    """Closed while calls succeed; opened by failures in a row, closed again by a probe that succeeds.
+    """Closed while calls succeed; opened by failures in a row or by silence, closed by a probe that succeeds.
 
     Args:
         probe: Asks once; returns whether there was an answer. It bounds its own time and raises nothing.
@@ -46,18 +45,23 @@ class Breaker:
         self._failures = 0
 
     def failed(self) -> None:
-        """Tell of a call that was not."""
+        """Tell of a call that was answered badly."""
         self._failures += 1
-        if self._failures >= self._failures_max and self._probing is None:
+        if self._failures >= self._failures_max:
+            self.open()
+
+    def open(self) -> None:
+        """Have calls refused until a probe succeeds: after a call without any answer there is no use in more."""
+        if self._probing is None:
             self.openings += 1
             self._probing = asyncio.create_task(self._probe_until_answered())
 
     async def close(self) -> None:
         """Stop probing."""
-        if self._probing is not None:
-            self._probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probing
+        probing, self._probing = self._probing, None
+        if probing is not None:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
 
     async def _probe_until_answered(self) -> None:
         try:

@@ -35,7 +35,7 @@ def matches(filter_: Filter, document: Document) -> bool:
         case Exists(field):
             return bool(found_at(field.path, document))
         case _:
-            passes = test_of(filter_)
+            passes = predicate_of(filter_)
             return any(
                 passes(value) for value in comparables(filter_.field.type, found_at(filter_.field.path, document))
             )
@@ -74,12 +74,12 @@ def scalars_of(field: Field, found: Sequence[object]) -> tuple[Scalar, ...]:
         return ()
     values = comparables(field.type, found)
     if field.type is FieldType.NUMBER:
-        return tuple(value for value in map(_as_float, values) if math.isfinite(value))
+        return tuple(value for value in map(as_float, values) if math.isfinite(value))
     return tuple(values)
 
 
-def test_of(leaf: Equals | In | Range) -> Callable[[Comparable], bool]:
-    """Return the test that ``leaf`` makes of each of a field's comparable values.
+def predicate_of(leaf: Equals | In | Range) -> Callable[[Comparable], bool]:
+    """Return the test ``leaf`` makes of each of a field's comparable values.
 
     Python compares `int`, `float` and `Decimal` as the numbers they are, and so does MongoDB.
     """
@@ -90,6 +90,14 @@ def test_of(leaf: Equals | In | Range) -> Callable[[Comparable], bool]:
             return frozenset(values).__contains__
         case Range():
             return lambda comparable: _is_within(leaf, comparable)
+
+
+def as_float(number: Comparable) -> float:
+    """Return the float nearest to ``number``, infinity when it is out of range."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _is_within(leaf: Range, comparable: Comparable) -> bool:
@@ -134,13 +142,6 @@ def _as_time(value: object) -> int | None:
         return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _ONE_MS
     # A DatetimeMS: the only type with both, where an ObjectId, a UUID, a Timestamp and a number have one or none.
     return int(value) if hasattr(value, "__int__") and hasattr(value, "as_datetime") else None
-
-
-def _as_float(number: Comparable) -> float:
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf
 
 
 _COMPARABLE: Mapping[FieldType, Callable[[object], Comparable | None]] = {

@@ -33,11 +33,13 @@ _LOST = {
 }
 _UNSUPPORTED = {
     UNAUTHORIZED,
+    9,  # FailedToParse: no pre-images before MongoDB 6.0
     59,  # CommandNotFound
     115,  # CommandNotSupported
     238,  # NotImplemented
     303,  # FeatureNotSupported
     40_324,  # the server does not know the stage
+    40_415,  # the server does not know an option
     40_573,  # only replica sets have it
 }
 _ENDING = {"invalidate", "drop", "dropDatabase", "rename"}
@@ -48,7 +50,7 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
 
     Where the id is not ``_id``, a deletion says which item it was only by a pre-image (MongoDB 6.0; switched on by
     `ensure_indexes`). Without one the changes count as lost: to keep the id of every document in memory would cost
-    more than to read the catalogue anew now and then.
+    more than to read the catalogue anew now and then. That a document got another id is not noticed without one.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
         self._stream: AsyncChangeStream[Json] | None = None
         self._token: Mapping[str, Any] | None = None
         self._pending: asyncio.Task[Json | None] | None = None
+        # Kept here, so that a caller who is cancelled loses nothing.
+        self._gathered: list[Change] = []
         self._drained = False
         self._unopened = False
         kept = {f"fullDocument.{path}": 1 for path in paths}
@@ -92,8 +96,11 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
             await self._open()
             return await self._read()
         except TimeoutError:
-            await self._leave()
+            # What is under way stays: it ends when the server goes on, or when the monitor finds it gone.
             raise CatalogUnavailableError("the change stream is silent") from None
+        except ChangesLostError:
+            await self._leave()
+            raise
         except OperationFailure as error:
             await self._leave()
             if error.code in _LOST:
@@ -135,14 +142,14 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
 
     async def _read(self) -> Sequence[Change]:
         """Return what the server has already sent, waiting for it only when that is nothing."""
-        changes: list[Change] = []
-        while len(changes) < CHANGES_MAX:
-            event = await self._next(wait=not changes)
+        while len(self._gathered) < CHANGES_MAX:
+            event = await self._next(wait=not self._gathered)
             if event is None:
                 break
-            changes += self._changes_of(event)
-        # A full batch may have left others behind; less than that was all there was.
-        self._drained = 0 < len(changes) < CHANGES_MAX
+            self._gathered += self._changes_of(event)
+        changes, self._gathered = self._gathered, []
+        # A full batch may have left others behind; less than that, and nothing since, was all there was.
+        self._drained = 0 < len(changes) < CHANGES_MAX and self._pending is not None and not self._pending.done()
         return changes
 
     async def _next(self, wait: bool) -> Json | None:
@@ -153,9 +160,10 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
             self._pending = asyncio.create_task(self._stream.try_next())
             # What the driver has at hand it returns in the task's first step; else the task is off to the server.
             await asyncio.sleep(0)
-        if not wait and not self._pending.done():
+        # An error waits until what was gathered is told.
+        if not wait and (not self._pending.done() or self._pending.exception()):
             return None
-        async with asyncio.timeout(WAIT_MS / 1_000 + 2 * self._connection.timeout_seconds):
+        async with asyncio.timeout(WAIT_MS / 1_000 + self._connection.timeout_seconds):
             event = await asyncio.shield(self._pending)
         self._pending = None
         self._token = self._stream.resume_token

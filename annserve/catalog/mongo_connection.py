@@ -3,7 +3,7 @@
 The driver alone would wait for a server to turn up (at least 0.5 s, and knocking meanwhile), and replace connections as
 fast as calls are given up. So calls are made only when its monitor, which knocks once a second, knows a server; a
 caller whose time is up leaves while the call goes on to the end of its own time, so that its connection stays whole;
-and after a few unanswered calls in a row only the breaker's probe goes through.
+and after an unanswered call, or a few bad answers in a row, only the breaker's probe goes through.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.cursor import AsyncRawBatchCursor
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ExecutionTimeout, PyMongoError
+from pymongo.uri_parser import parse_uri
+from pymongo.uri_parser_shared import SRV_SCHEME
 
 from annserve.catalog.breaker import Breaker
 from annserve.catalog.mongo_errors import is_silence, problem_of
@@ -32,7 +34,13 @@ Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
 HEARTBEAT_MS = 1_000
-"""How often each server is looked at, and knocked at when it is gone; half of the two seconds to be back in."""
+"""How often a server is looked at, and knocked at when it is gone."""
+HEARTBEAT_MS_PER_SERVER = 500
+"""How long at least from server to server, so that a whole deployment is knocked at no more than twice a second."""
+CONNECT_MS = 750
+"""How long a knock waits for an answer: with the pause after it, less than two seconds to notice a server's return."""
+IDLE_MS = 60_000
+"""How long a connection lies idle before another takes its place: firewalls forget them without a word."""
 SLOW_FACTOR = 20
 """How many times the time of a look-up a batch of bulk work may take."""
 SLOW_CALLS = 2
@@ -40,10 +48,12 @@ MARGIN_SECONDS = 0.005
 """What is left of a caller's deadline for what it does with the answer, or without."""
 GRACE_SECONDS = 0.1
 """How long after its `maxTimeMS` a server that is alive has said so."""
+LOOK_SECONDS = 0.01
+"""How often whoever waits looks whether the monitor found a server."""
 JUDGE_SECONDS = 1.0
 """How long the first call waits to learn whether there is a server."""
 
-# Any int64 of milliseconds is a date to MongoDB; years beyond 9999 must not break reading.
+# Any int64 of milliseconds is a date to MongoDB, and years beyond 9999 must not break reading.
 CODEC: CodecOptions[Json] = CodecOptions(
     document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="replace"
 )
@@ -93,10 +103,14 @@ class MongoConnection:
                 uri,
                 appname="annserve",
                 maxPoolSize=pool_size + SLOW_CALLS + 1,
-                heartbeatFrequencyMS=HEARTBEAT_MS,
+                maxIdleTimeMS=IDLE_MS,
+                # When a server goes, one call finds out by knocking, and not two.
+                maxConnecting=1,
+                heartbeatFrequencyMS=max(HEARTBEAT_MS, HEARTBEAT_MS_PER_SERVER * _server_count(uri)),
                 serverMonitoringMode="poll",
-                connectTimeoutMS=max(1_000, round(timeout_seconds * 1_000)),
-                serverSelectionTimeoutMS=round(timeout_seconds * 1_000),
+                connectTimeoutMS=CONNECT_MS,
+                # Whoever waits for a server has the monitor knock more often: nobody does.
+                serverSelectionTimeoutMS=0,
                 waitQueueTimeoutMS=round(timeout_seconds * 1_000),
                 readPreference="primaryPreferred",
                 retryReads=False,
@@ -112,12 +126,15 @@ class MongoConnection:
         }
         self._breaker = Breaker(self._probe)
         self._opening: asyncio.Task[None] | None = None
+        self._open_again_at = 0.0
         self._calls: set[asyncio.Task[Any]] = set()
 
     @property
     def available(self) -> bool:
         """Whether a call would be made; True before the first."""
-        return self._opening is None or not (self._breaker.is_open or (self._judged and not self.has_server()))
+        if self._opening_failed:
+            return time.monotonic() >= self._open_again_at
+        return not self._breaker.is_open and (self.has_server() or not self._judged)
 
     def has_server(self, primary: bool = False) -> bool:
         """Return whether the monitor knows a server that can be read from, or, for ``primary``, written to."""
@@ -149,8 +166,10 @@ class MongoConnection:
             self.counters.timeouts += 1
             raise _too_late(deadline, "every connection is busy") from None
         try:
+            # What was known before the wait may be over.
+            self._check_answering(primary)
             left = _left(until, deadline)
-        except DeadlineExceededError:
+        except (CatalogUnavailableError, DeadlineExceededError):
             lane_places.release()
             raise
         task = asyncio.create_task(self._made(call, left, seconds, lane_places))
@@ -165,21 +184,20 @@ class MongoConnection:
         return task.result()
 
     async def wait_for_server(self, seconds: float) -> None:
-        """Return once there is a server to talk to.
+        """Return once there is a server that answers.
 
         Raises:
             CatalogUnavailableError: there is none after so many seconds.
         """
+        if not self._judged:
+            await self._wait_for_judgement(time.monotonic() + JUDGE_SECONDS, NO_DEADLINE)
         until = time.monotonic() + seconds
-        while not (self._judged and self.has_server()):
-            if self._judged and time.monotonic() >= until:
+        while self._breaker.is_open or not self.has_server():
+            if time.monotonic() >= until:
                 raise CatalogUnavailableError("no server of it is reachable")
-            if not self._judged:
-                await self._wait_for_judgement(time.monotonic() + JUDGE_SECONDS, NO_DEADLINE)
-            else:
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(LOOK_SECONDS)
 
-    async def abandon(self, cursor: AsyncRawBatchCursor[Json]) -> None:
+    def abandon(self, cursor: AsyncRawBatchCursor[Json]) -> None:
         """Tell the server that nobody will read on, without waiting for it."""
         task = asyncio.create_task(self._closed(cursor))
         self._calls.add(task)
@@ -208,26 +226,23 @@ class MongoConnection:
             async with asyncio.timeout(seconds + GRACE_SECONDS):
                 result = await call(max(1, round(left * 1_000)))
         except TimeoutError:
-            self._failed()
+            self._breaker.open()
             raise
         except ExecutionTimeout:
             # A short deadline of the caller's says nothing about the server.
             if left >= seconds * 0.9:
-                self._failed()
+                self._breaker.failed()
             raise TimeoutError from None
         except (PyMongoError, BSONError, OSError) as error:
             self.counters.errors += 1
             if is_silence(error):
-                self._failed()
+                self._breaker.failed()
             raise CatalogUnavailableError(problem_of(error)) from error
         finally:
             lane_places.release()
+            self.counters.breaker_openings = self._breaker.openings
         self._breaker.succeeded()
         return result
-
-    def _failed(self) -> None:
-        self._breaker.failed()
-        self.counters.breaker_openings = self._breaker.openings
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
@@ -238,6 +253,9 @@ class MongoConnection:
     async def _check_reachable(self, until: float, deadline: Deadline, primary: bool) -> None:
         if not self._judged:
             await self._wait_for_judgement(min(until, time.monotonic() + JUDGE_SECONDS), deadline)
+        self._check_answering(primary)
+
+    def _check_answering(self, primary: bool) -> None:
         if self._breaker.is_open:
             self.counters.refused += 1
             raise CatalogUnavailableError("it did not answer lately")
@@ -248,20 +266,27 @@ class MongoConnection:
     @property
     def _judged(self) -> bool:
         """Whether every server was looked at once, or one was found."""
-        if self._opening is None or not self._opening.done():
+        if self._opening is None or not self._opening.done() or self._opening_failed:
             return False
         servers = self._client.topology_description.server_descriptions().values()
         return self.has_server() or all(server.error or server.is_server_type_known for server in servers)
 
+    @property
+    def _opening_failed(self) -> bool:
+        """Whether the driver could not even begin: a name that leads nowhere."""
+        opening = self._opening
+        return opening is not None and opening.done() and (opening.cancelled() or opening.exception() is not None)
+
     async def _wait_for_judgement(self, until: float, deadline: Deadline) -> None:
-        if self._opening is None or (self._opening.done() and self._opening.exception()):
+        if self._opening is None or (self._opening_failed and time.monotonic() >= self._open_again_at):
+            self._open_again_at = time.monotonic() + HEARTBEAT_MS / 1_000
             self._opening = asyncio.create_task(self._client.aconnect())
         try:
             async with asyncio.timeout(_left(until, deadline)):
                 # Shielded: it is everybody's.
                 await asyncio.shield(self._opening)
                 while not self._judged:
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             raise _too_late(deadline, "no server of it is reachable") from None
         except (PyMongoError, OSError) as error:
@@ -269,14 +294,19 @@ class MongoConnection:
 
     async def _probe(self) -> bool:
         # Without a server the monitor is knocking already.
-        if not self.has_server():
-            return False
+        while not self.has_server():
+            await asyncio.sleep(LOOK_SECONDS)
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 await self.database.command("ping")
         except (PyMongoError, OSError, TimeoutError):
             return False
         return True
+
+
+def _server_count(uri: str) -> int:
+    """Return how many servers ``uri`` names; a DNS record (``+srv``) commonly names three."""
+    return 3 if uri.startswith(SRV_SCHEME) else len(parse_uri(uri)["nodelist"])
 
 
 def _left(until: float, deadline: Deadline) -> float:

@@ -58,7 +58,8 @@ class MongoHistories:
         config = self._config
         found = await self._collection.find_one(
             {config.user_path: user},
-            {"_id": 0, config.entries_field: {"$slice": -newest}},
+            # The user's id keeps other fields out: a slice alone would bring the whole document.
+            {config.user_path: 1, config.entries_field: {"$slice": -newest}},
             max_time_ms=max_time_ms,
         )
         entries = (found or {}).get(config.entries_field)

@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from annserve.catalog.config import MongoConfig
 from annserve.catalog.mongo_connection import Json, Lane, MongoConnection
-from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.deadline import Deadline
 from annserve.domain.errors import FieldNotIndexedError, InputError
 from annserve.domain.filter import Field
 
@@ -21,8 +21,6 @@ _log = logging.getLogger(__name__)
 REMEMBERED_SECONDS = 60.0
 """How long the index of ids is believed to be there."""
 BUILD_SECONDS = 3_600.0
-_PRE_IMAGES_UNKNOWN = {40415, 9, 72, 72_000}
-"""Codes by which servers before 6.0 refuse an option they do not know."""
 
 
 class MongoIndexes:
@@ -33,7 +31,7 @@ class MongoIndexes:
         self._config = config
         self._items: AsyncCollection[Json] = connection.database[config.items.collection]
         self._warned: set[str] = set()
-        self._id_hints: TTLCache[str, str | None] = TTLCache(1, REMEMBERED_SECONDS)
+        self._id_hints: TTLCache[str, str] = TTLCache(1, REMEMBERED_SECONDS)
 
     async def check(self, name: str, filter_: Mapping[str, Any], deadline: Deadline) -> None:
         """Have MongoDB explain how it would find ``filter_``, a test of the field called ``name``.
@@ -46,9 +44,9 @@ class MongoIndexes:
             lambda ms: self._connection.database.command(command, maxTimeMS=ms), deadline, Lane.BULK
         )
         if "COLLSCAN" in _stages(plan["queryPlanner"]["winningPlan"]) and await self._has_documents(deadline):
-            self.tell_unindexed(name)
+            self._tell_unindexed(name)
 
-    def tell_unindexed(self, name: str) -> None:
+    def _tell_unindexed(self, name: str) -> None:
         """Raise `FieldNotIndexedError`, or warn once a field, as the settings say."""
         if self._config.unindexed_fields == "refuse":
             raise FieldNotIndexedError(name)
@@ -68,11 +66,13 @@ class MongoIndexes:
         if id_field not in self._id_hints:
             indexes = await self._connection.ask(lambda _: _listed(self._items), deadline)
             usable = [name for name, index in indexes.items() if _leads_to(index, id_field)]
-            if not usable and await self._has_documents(deadline):
-                self.tell_unindexed(id_field)
+            if not usable:
+                if await self._has_documents(deadline):
+                    self._tell_unindexed(id_field)
+                return None
             # The narrowest first: an index of the id alone is the smallest.
             usable.sort(key=lambda name: len(indexes[name]["key"]))
-            self._id_hints[id_field] = usable[0] if usable else None
+            self._id_hints[id_field] = usable[0]
         return self._id_hints[id_field]
 
     async def ensure(self, fields: Iterable[Field]) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
+from weakref import WeakSet
 
 import bson
 from bson.errors import BSONError
-from pymongo import DeleteMany, ReadPreference, ReplaceOne
+from pymongo import ReadPreference, ReplaceOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncRawBatchCursor
 from pymongo.errors import BulkWriteError
@@ -52,12 +54,13 @@ class MongoCatalog:
         self._schema = config.declared()
         self._connection = MongoConnection(uri, mongo.database, mongo.pool_size, mongo.operation_timeout_ms / 1_000)
         self._items: AsyncCollection[Json] = self._connection.database[mongo.items.collection]
-        # What change streams tell of is what a majority has: a bitmap must not start from anything else, older or newer.
+        # Change streams tell of what a majority has: a bitmap must not start from anything else, older or newer.
         self._settled = self._items.with_options(
             read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
         )
         self._indexes = MongoIndexes(self._connection, mongo)
         self._histories = histories_of(self._connection, mongo.histories)
+        self._followers: WeakSet[MongoChanges] = WeakSet()
 
     @property
     def schema(self) -> Schema:
@@ -105,7 +108,7 @@ class MongoCatalog:
             cursor = self._items.find_raw_batches(
                 cursor_filter, projection, hint=hint, batch_size=len(stored_ids) + 1, max_time_ms=max_time_ms
             )
-            return [batch async for batch in cursor]
+            return [cast("bytes", batch) async for batch in cursor]
 
         documents = itertools.chain.from_iterable(map(self._decoded, await self._connection.ask(found, deadline)))
         return {
@@ -148,17 +151,15 @@ class MongoCatalog:
         stored_ids = [stored for id_ in item_ids if (stored := stored_id(id_, self._config.id_type)) is not None]
         deleted = 0
         for chunk in _chunks(stored_ids):
-            doomed = [DeleteMany({self._config.id_field: {"$in": chunk}})]
-            result = await self._connection.ask(
-                lambda _, doomed=doomed: self._items.bulk_write(doomed), lane=Lane.BULK, primary=True
-            )
-            deleted += result.deleted_count
+            deleted += await self._connection.ask(partial(self._deleted, chunk), lane=Lane.BULK, primary=True)
         return deleted
 
     def changes(self) -> AsyncIterator[Sequence[Change]]:
         """Return the changes of items from the first sequence on."""
         paths = projection_of([self._config.id_field, *(field.path for field in self._schema.fields.values())])
-        return MongoChanges(self._connection, self._items, self._config, [path for path, kept in paths.items() if kept])
+        changes = MongoChanges(self._connection, self._items, self._config, [path for path in paths if paths[path]])
+        self._followers.add(changes)
+        return changes
 
     async def drift(self, progress: Progress = no_progress) -> Sequence[FieldDrift]:
         """Return how the documents differ from the declared fields."""
@@ -193,6 +194,8 @@ class MongoCatalog:
 
     async def close(self) -> None:
         """Disconnect."""
+        for changes in list(self._followers):
+            await changes.aclose()
         await self._connection.close()
 
     async def _batches(
@@ -204,16 +207,16 @@ class MongoCatalog:
             cursor = self._settled.find_raw_batches(
                 filter_, projection_of(paths), batch_size=CHUNK, max_time_ms=max_time_ms
             )
-            return cursor, await anext(cursor, None)
+            return cursor, await _next_batch(cursor)
 
         cursor, batch = await self._connection.ask(first, deadline, Lane.BULK, primary=True)
         try:
             while batch is not None:
                 yield self._decoded(batch)
-                batch = await self._connection.ask(lambda _: anext(cursor, None), deadline, Lane.BULK, primary=True)
+                batch = await self._connection.ask(lambda _: _next_batch(cursor), deadline, Lane.BULK, primary=True)
         finally:
             if cursor.alive:
-                await self._connection.abandon(cursor)
+                self._connection.abandon(cursor)
 
     def _decoded(self, batch: bytes) -> list[Json]:
         documents = bson.decode_all(batch, CODEC)
@@ -232,6 +235,10 @@ class MongoCatalog:
         rest = {name: value for name, value in document.items() if name != "_id"}
         return ReplaceOne({self._config.id_field: stored}, _with(rest, self._config.id_field, stored), upsert=True)
 
+    async def _deleted(self, stored_ids: Sequence[object], _: int) -> int:
+        result = await self._items.delete_many({self._config.id_field: {"$in": stored_ids}})
+        return result.deleted_count
+
     async def _write(self, replacements: Sequence[ReplaceOne[Json]], chunk: Sequence[tuple[str, Document]]) -> None:
         async def write(_: int) -> None:
             try:
@@ -247,8 +254,13 @@ class MongoCatalog:
         await self._connection.ask(write, lane=Lane.BULK, primary=True)
 
 
+async def _next_batch(cursor: AsyncRawBatchCursor[Json]) -> bytes | None:
+    # The driver's types know only cursors of documents.
+    return cast("bytes | None", await anext(cursor, None))
+
+
 def projection_of(paths: Iterable[str]) -> dict[str, int]:
-    """Return the projection to ``paths``: a path within another is there with it, and MongoDB refuses to hear of both."""
+    """Return the projection to ``paths``, without those within another: MongoDB refuses to hear of both."""
     wanted = set(paths)
     kept = {
         path: 1 for path in sorted(wanted) if path.partition(".")[0] == path or path.partition(".")[0] not in wanted

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import typer
 
 from annserve import demo
+from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
 from annserve.cli.composition import opened_recommender
 from annserve.cli.options import SnapshotsOption, open_store, settings
 from annserve.cli.output import say
@@ -27,6 +28,9 @@ def serve_command(
         str | None, typer.Option(metavar="HOST:PORT", help="Where to listen. [env: ANNSERVE_ADDRESS]")
     ] = None,
     snapshots: SnapshotsOption = None,
+    catalog: CatalogOption = None,
+    catalog_config: ConfigOption = None,
+    histories: HistoriesOption = None,
     use_demo: Annotated[
         bool, typer.Option("--demo", help="Train on the bundled data first if there is no snapshot; show calls to try.")
     ] = False,
@@ -40,6 +44,7 @@ def serve_command(
         drain_grace_ms=known.drain_grace_ms,
         reflection=known.reflection,
     )
+    source = catalog_source(catalog, catalog_config, histories, use_demo=use_demo)
     store = open_store(snapshots)
     if use_demo and store.current_id() is None:
         from annserve.cli.training import train_demo
@@ -56,7 +61,7 @@ def serve_command(
         if use_demo:
             _show_calls_to_try(snapshot, bound)
 
-    serve(server_settings, opened_recommender(snapshot, known), ready)
+    serve(server_settings, opened_recommender(snapshot, known, source), ready)
     say("stopped")
 
 

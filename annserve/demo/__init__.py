@@ -15,6 +15,9 @@ INTERACTIONS = _FOLDER / "interactions.parquet"
 ITEMS = _FOLDER / "items.parquet"
 """One row per product: `item_id`, `name` and what else is known of it."""
 
+CATALOG = Path(__file__).parent / "catalog.yaml"
+"""Declares the fields of `ITEMS`."""
+
 COLUMNS = Columns(user="customer_id", item="item_id", time="time")
 """Which column of `INTERACTIONS` is what."""
 

@@ -17,7 +17,6 @@ from annserve.domain.query import Answer, CatalogUse, Mode, Query, SearchPath
 from annserve.engine.blend import candidate_depth
 from annserve.engine.filters import Resolved
 from annserve.engine.knowledge import Knowledge
-from annserve.engine.metadata import MetadataReader
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
 from annserve.search.index import SearchResult
@@ -44,12 +43,10 @@ class CandidateCheck:
         recommender: SnapshotRecommender,
         workbench: Workbench,
         store: CatalogStore,
-        metadata: MetadataReader,
     ) -> None:
         self._recommender = recommender
         self._workbench = workbench
         self._store = store
-        self._metadata = metadata
         self._items = recommender.snapshot.items
 
     async def answer(

@@ -22,6 +22,7 @@ from annserve.engine.histories import NO_HISTORY, HistoryReader, UserHistory
 from annserve.engine.knowledge import Knowledge
 from annserve.engine.metadata import MetadataReader, chosen
 from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.stopwatch import Stopwatch
 from annserve.engine.workbench import Workbench
 
 
@@ -35,22 +36,32 @@ class CatalogRecommender:
         store: CatalogStore,
         bitmaps: BitmapCache,
         builder: LeafBuilder,
-        settings: CatalogSettings | None = None,
+        metadata: MetadataReader,
+        settings: CatalogSettings,
     ) -> None:
-        """Join the snapshot's ``recommender`` with the catalogue's ``store`` and what is kept of it in ``bitmaps``."""
+        """Join the snapshot's ``recommender`` with the catalogue's ``store``.
+
+        Args:
+            recommender: Answers from the snapshot.
+            workbench: Where it works.
+            store: The catalogue.
+            bitmaps: What is kept of it by leaf; written by ``builder``.
+            builder: Reads leaves that are missing.
+            metadata: Reads and keeps items' metadata; to be told of changes by whoever follows them.
+            settings: How to read.
+        """
         self._recommender = recommender
         self._workbench = workbench
         self._store = store
         self._bitmaps = bitmaps
         self._builder = builder
-        self._settings = settings or CatalogSettings()
+        self._settings = settings
         snapshot = recommender.snapshot
         self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
         self._filters = Filters(bitmaps, len(snapshot.items))
         self._histories = HistoryReader(store, snapshot, self._settings)
-        self.metadata = MetadataReader(store, bitmaps, self._settings)
-        """To be told of changes."""
-        self._check = CandidateCheck(recommender, workbench, store, self.metadata)
+        self._metadata_reader = metadata
+        self._check = CandidateCheck(recommender, workbench, store)
 
     @property
     def snapshot_id(self) -> str:
@@ -65,6 +76,7 @@ class CatalogRecommender:
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
         self._recommender.check_pin(query)
+        stopwatch = Stopwatch()
         filter_, use = query.options.filter, CatalogUse()
         degradations: list[Degradation] = []
         resolved = self._filters.open() if filter_ is None else self._resolved(filter_, query, use)
@@ -74,14 +86,19 @@ class CatalogRecommender:
         builds = {leaf: self._builder.build(leaf) for leaf in resolved.missing} if filter_ is not None else {}
         history = await self._history(query, deadline, use, degradations)
         knowledge = Knowledge(allowed=resolved.possible, seen_rows=history.seen_rows, taste_rows=history.taste_rows)
+        stopwatch.lap("catalog")
         checked: Mapping[str, Metadata] = {}
         if not builds or filter_ is None:
             answer = await self._answer(query, knowledge, deadline)
         else:
             answer, checked = await self._race(query, filter_, resolved, knowledge, builds, use, deadline)
+        stopwatch.lap("answer")
         metadata = await self._metadata(query, answer, checked, deadline, use, degradations)
+        stopwatch.lap("metadata")
         if answer.explanation is not None:
-            answer = replace(answer, explanation=replace(answer.explanation, catalog_use=use))
+            catalog, _, reading = stopwatch.laps
+            stages = (catalog, *answer.explanation.stage_us, *([reading] if query.options.read_mask else []))
+            answer = replace(answer, explanation=replace(answer.explanation, stage_us=stages, catalog_use=use))
         age_seconds = resolved.age_seconds if answer.catalog_age_seconds is None else answer.catalog_age_seconds
         if metadata or degradations or age_seconds is not None:
             answer = replace(
@@ -189,7 +206,7 @@ class CatalogRecommender:
         if all(item_id in checked for item_id in answer.item_ids):
             return [chosen(checked[item_id], names) for item_id in answer.item_ids]
         try:
-            return await self.metadata.of(
+            return await self._metadata_reader.of(
                 answer.item_ids, names, self._soon(deadline), query.options.max_staleness_seconds, use
             )
         except (CatalogUnavailableError, DeadlineExceededError):

@@ -37,6 +37,10 @@ class MetadataReader:
             self._kept.pop(change.item_id, None)
             self._changed_at[change.item_id] = now
 
+    def forget_all(self) -> None:
+        """Drop everything: changes were missed."""
+        self._kept.clear()
+
     def keep(self, found: Mapping[str, Metadata], read_at: float) -> None:
         """Remember all declared fields of items, read no earlier than ``read_at`` on the monotonic clock."""
         for item_id, metadata in found.items():

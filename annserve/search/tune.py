@@ -27,7 +27,7 @@ class TuneSettings:
     reductions: tuple[Reduction, ...] = (Reduction.INNER_PRODUCT, Reduction.AUGMENTED_L2)
     ms: tuple[int, ...] = (16, 32, 48)
     ef_construction: int = 200
-    ef_searches: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+    ef_searches: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
     sample_size: int = 100_000
     """How many points, drawn at random, recipes are compared on."""
     scan_us_max: float = 2000.0
@@ -61,7 +61,7 @@ class Tuned:
     trials: tuple[Trial, ...]
 
 
-_FINALISTS = 2
+_FINALISTS = 3
 """How many recipes are built in full before giving up."""
 _SCANS = 16
 _QUICK_US = 100.0
@@ -292,7 +292,9 @@ class _Tuning:
 
     def _grown(self, recipe: Recipe, exam: _Exam) -> tuple[Graph, float]:
         """Return the graph of all points by ``recipe``, its list as long as the target needs, and its recall."""
-        graph, trial = self._climbed(self._built(self.points, recipe.reduction, recipe.m), exam, start=recipe.ef_search)
+        graph, trial = self._climbed(
+            self._built(self.points, recipe.reduction, recipe.m), exam, start=recipe.ef_search, slowest_us=self.scan_us
+        )
         return graph, trial.recall
 
     def _tuned(self, graph: Graph, recall: float, seeds: _Seeds) -> Tuned:

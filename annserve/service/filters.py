@@ -138,11 +138,11 @@ class _Reader:
         value = self._value(field, message, path)
         return None if value is None else Equals(field, value)
 
-    def _one_of(self, field: Field, messages_: Sequence[messages.FieldValue], path: str) -> Filter | None:
-        if problem := limits.ONE_OF.problem(len(messages_)):
+    def _one_of(self, field: Field, listed: Sequence[messages.FieldValue], path: str) -> Filter | None:
+        if problem := limits.ONE_OF.problem(len(listed)):
             self._add_violation(path, problem)
             return None
-        values = [self._value(field, message, path, position) for position, message in enumerate(messages_)]
+        values = [self._value(field, message, path, position) for position, message in enumerate(listed)]
         return None if None in values else In(field, tuple(value for value in values if value is not None))
 
     def _range(self, field: Field, message: messages.FieldRange, path: str) -> Filter | None:

@@ -21,6 +21,7 @@ from annserve.domain.query import Degradation, LimitingRule, Mode, Options, Quer
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.knowledge import Knowledge
+from annserve.engine.metadata import MetadataReader
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
 from annserve.search.restriction import Restriction
@@ -36,6 +37,7 @@ class Setting:
 
     engine: CatalogRecommender
     core: SnapshotRecommender
+    metadata: MetadataReader
     store: TwinCatalog
     builder: TwinBuilder
     bitmaps: BitmapCache
@@ -67,15 +69,17 @@ async def setting(recommender: SnapshotRecommender) -> Setting:
     store, bitmaps = TwinCatalog(documents), BitmapCache()
     builder = TwinBuilder(store, items, bitmaps)
     settings = CatalogSettings(wait_seconds=0.05)
+    metadata = MetadataReader(store, bitmaps, settings)  # type: ignore[arg-type]
     engine = CatalogRecommender(
         recommender,
         Workbench(ThreadPoolExecutor(1)),
-        store,
+        store,  # type: ignore[arg-type]  # A twin has only what the engine uses.
         bitmaps,
         builder,
-        settings,  # type: ignore[arg-type]
+        metadata,
+        settings,
     )
-    return Setting(engine, recommender, store, builder, bitmaps)
+    return Setting(engine, recommender, metadata, store, builder, bitmaps)
 
 
 def queries(setting: Setting, filter_: Filter, **options: Any) -> Iterator[Query]:
@@ -294,7 +298,7 @@ async def test_metadata_comes_with_each_item_and_is_kept_until_it_changes(settin
     assert list((await setting.engine.recommend(query)).metadata) == expected
     assert len(setting.store.selected) == calls
 
-    setting.engine.metadata.forget([Change(item_id=changed, document=None)])
+    setting.metadata.forget([Change(item_id=changed, document=None)])
     after = await setting.engine.recommend(query)
     assert setting.store.selected[-1] == (changed,)
     assert after.metadata[0] == {"price": (1_000.0,)}

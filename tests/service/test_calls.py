@@ -266,7 +266,7 @@ async def test_unknown_method_is_unimplemented(call: Calls) -> None:
 async def test_request_over_the_size_limit_is_turned_away(
     call: Calls, twin: TwinRecommender, compression: grpc.Compression | None
 ) -> None:
-    request = messages.SimilarRequest(item_ids=["x" * 600_000])
+    request = messages.SimilarRequest(item_ids=["x" * REQUEST_BYTES_MAX])
 
     failure = await call.error("Similar", request, compression=compression)
 

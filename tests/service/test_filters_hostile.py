@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +28,9 @@ from annserve.v1 import recommendation_service_pb2 as service_messages
 
 FILTERS = 10_000
 MUTATIONS = 10_000
-OPERATORS = """
+OPERATORS = re.findall(
+    r"\S+",
+    """
     $abs $accumulator $add $addFields $addToSet $all $allElementsTrue $and $anyElementTrue $arrayElemAt $arrayToObject
     $avg $bit $bitsAllClear $bitsAllSet $bitsAnyClear $bitsAnySet $box $bucket $center $centerSphere $cmp $comment
     $concat $cond $convert $count $currentDate $currentOp $dateFromString $divide $each $elemMatch $eq $exists $exp
@@ -38,7 +41,8 @@ OPERATORS = """
     $replaceRoot $sample $sampleRate $search $set $setOnInsert $size $slice $sort $sortByCount $sum $switch $text
     $type $uniqueDocs $unionWith $unset $unwind $where $options $$ROOT $$NOW $ . .. a.b tags.0 0 _id __proto__
     offer.price offer..price .price price. price.$ *
-""".split()  # fmt: skip
+""",
+)
 NAMES = [*SCHEMA.fields] * 30 + OPERATORS + ["", "\x00", "price\x00", "가격", "x" * 5_000, '{"$gt": ""}', "price$"]
 STRINGS = [
     *OPERATORS[::5], "", "France", "\x00", "x\x00y", "상품", "😀", "\ufeff", "\u202e", "\ud7ff", "'; return true; //",
@@ -80,7 +84,7 @@ def _condition(random: Random) -> messages.Filter:
             test = contains if (field is not None and field.many) == (random.random() < 0.9) else equals
             return test(name, _value(random, kind))
         case 4 | 5 | 6:
-            count = random.choice([0, 1, 2, 3, 5, 5, 5, 200, 201, 400])
+            count = random.choice([0, 1, 2, 3, 5, 5, 5, 5, 200, 201])
             return one_of(name, *(_value(random, kind) for _ in range(count)))
         case 7:
             return messages.Filter(condition=messages.FieldCondition(field=name))
@@ -93,8 +97,10 @@ def _tree(random: Random, depth: int) -> messages.Filter:
     if depth <= 1 or random.random() < 0.3:
         return messages.Filter() if random.random() < 0.02 else _condition(random)
     join: Callable[..., messages.Filter] = random.choice([all_of, any_of, none_of])
-    count = random.choice([0, 1, 1, 1, 2, 2, 3, 63, 64, 200] if random.random() < 0.05 else [1, 1, 1, 2])
-    return join(*(_tree(random, depth - 1) for _ in range(count)))
+    # Wide or deep: what is both takes hours to build.
+    if random.random() < 0.05:
+        return join(*(_condition(random) for _ in range(random.choice([0, 3, 20, 63, 64, 200]))))
+    return join(*(_tree(random, depth - 1) for _ in range(random.choice([1, 1, 1, 2]))))
 
 
 def _request(filter_: messages.Filter) -> service_messages.SimilarRequest:
@@ -145,9 +151,7 @@ def _outcome(request: service_messages.SimilarRequest) -> str:
     try:
         filter_ = similar_query(request, SCHEMA).options.filter
     except InvalidArgumentError as error:
-        assert is_fault_of_caller(error, Mode.SIMILAR)
-        assert status_of(error, "id").ByteSize() <= 4_096
-        return "refused"
+        return _refused(error)
     if filter_ is None:
         return "without a filter"
     document = compile_filter(filter_)
@@ -156,10 +160,16 @@ def _outcome(request: service_messages.SimilarRequest) -> str:
     return "compiled"
 
 
+def _refused(error: InvalidArgumentError) -> str:
+    assert is_fault_of_caller(error, Mode.SIMILAR)
+    assert status_of(error, "id").ByteSize() <= 4_096
+    return "refused"
+
+
 def test_ten_thousand_hostile_filters_are_refused_or_compiled_to_what_is_allowed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    random = Random(20)
+    random = Random(20)  # noqa: S311 - seeded, so that what fails fails again
     outcomes: Counter[str] = Counter()
 
     for _ in range(FILTERS):
@@ -175,14 +185,23 @@ def test_ten_thousand_hostile_filters_are_refused_or_compiled_to_what_is_allowed
         sys.stdout.write(f"\n{FILTERS:,} hostile filters: {dict(outcomes)}\n")
 
 
+def _damaged(data: bytes, random: Random) -> bytes:
+    """Return ``data`` with one byte changed, which often leaves a message, or with more done to it."""
+    if random.random() < 0.2:
+        return mutated(data, random)
+    array = bytearray(data)
+    array[random.randrange(len(array))] = random.randrange(256)
+    return bytes(array)
+
+
 def test_ten_thousand_damaged_filters_are_refused_or_compiled_to_what_is_allowed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    random = Random(21)
+    random = Random(21)  # noqa: S311 - seeded, so that what fails fails again
     outcomes: Counter[str] = Counter()
 
     for _ in range(MUTATIONS):
-        data = mutated(_request(_tree(random, random.choice([1, 2, 3]))).SerializeToString(), random)
+        data = _damaged(_request(_tree(random, random.choice([1, 2, 3]))).SerializeToString(), random)
         try:
             request = service_messages.SimilarRequest.FromString(data)
         except DecodeError:

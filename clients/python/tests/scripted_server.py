@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from annserve_client._gen import filter_pb2 as filter_messages
 from annserve_client._gen import recommendation_pb2 as messages
 from annserve_client._gen import recommendation_service_pb2 as service_messages
 
@@ -71,7 +72,9 @@ def similar_response() -> service_messages.SimilarResponse:
                     source=messages.SOURCE_FOLD_IN,
                     explanation=messages.ScoreExplanation(affinity=2.5, popularity_contribution=0.0),
                 ),
-                messages.Recommendation(item_id="item-2", score=1.5, source=messages.SOURCE_FOLD_IN),
+                messages.Recommendation(
+                    item_id="item-2", score=1.5, source=messages.SOURCE_FOLD_IN, metadata=_metadata()
+                ),
             ],
             snapshot_id="s1",
             missing_ids=["nothing"],
@@ -89,7 +92,23 @@ def similar_response() -> service_messages.SimilarResponse:
     )
 
 
+def _metadata() -> dict[str, filter_messages.FieldValues]:
+    price, tags = filter_messages.FieldValues(), filter_messages.FieldValues()
+    price.values.add(number_value=2.5)
+    tags.values.add(string_value="상품")
+    tags.values.add(string_value="")
+    released = filter_messages.FieldValues()
+    released.values.add().time_value.FromMilliseconds(1_500)
+    stocked = filter_messages.FieldValues()
+    stocked.values.add(bool_value=False)
+    return {"price": price, "tags": tags, "released": released, "stocked": stocked}
+
+
 def _serving_info() -> messages.ServingInfo:
     info = messages.ServingInfo(attribution_token=ATTRIBUTION)
+    info.catalog_age.FromMilliseconds(2_500)
+    info.degradations.append(messages.DEGRADATION_CATALOG_STALE)
+    info.catalog_use.bitmap_hit_count = 2
+    info.catalog_use.database_call_count = 1
     info.stage_durations.add(stage="search").duration.FromMicroseconds(1_500)
     return info

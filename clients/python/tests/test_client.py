@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from scripted_server import ATTRIBUTION, TIMEOUT_SECONDS, Script, serving, similar_response
 
 from annserve_client import (
     AnnserveError,
     AsyncClient,
+    CatalogUse,
     Client,
     DeadlineError,
+    Degradation,
     ExhaustedError,
     FieldViolation,
     InvalidRequestError,
@@ -36,7 +41,9 @@ from annserve_client import (
     Source,
     UnavailableError,
     WeightedItem,
+    field,
 )
+from annserve_client._gen import filter_pb2 as filter_messages
 from annserve_client._gen import recommendation_pb2 as messages
 from annserve_client._gen import recommendation_service_pb2 as service_messages
 from annserve_client.channel import SERVICE_CONFIG
@@ -50,7 +57,18 @@ ANSWER = Recommendations(
             source=Source.FOLD_IN,
             explanation=ScoreExplanation(likeness=None, affinity=2.5, popularity_contribution=0.0),
         ),
-        Recommendation(item_id="item-2", score=1.5, source=Source.FOLD_IN, explanation=None),
+        Recommendation(
+            item_id="item-2",
+            score=1.5,
+            source=Source.FOLD_IN,
+            explanation=None,
+            metadata={
+                "price": (2.5,),
+                "tags": ("상품", ""),
+                "released": (datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC),),
+                "stocked": (False,),
+            },
+        ),
     ),
     snapshot_id="s1",
     missing_ids=("nothing",),
@@ -62,11 +80,25 @@ ANSWER = Recommendations(
     user_impact=0.0,
     attribution_token=ATTRIBUTION,
     stage_seconds={"search": 0.0015},
+    catalog_age_seconds=2.5,
+    degradations=(Degradation.CATALOG_STALE,),
+    catalog_use=CatalogUse(
+        bitmap_hit_count=2,
+        bitmap_miss_count=0,
+        candidate_round_count=0,
+        checked_candidate_count=0,
+        database_call_count=1,
+        history_hit_count=0,
+        metadata_hit_count=0,
+    ),
 )
 OPTIONS = Options(
     page_size=7,
     exclude_item_ids=["x"],
     candidate_item_ids=(),
+    filter=field("price") < 5,
+    read_mask=["price", "tags"],
+    max_staleness_seconds=0.0,
     exclude_seen=False,
     popularity_weight=0.0,
     ef_search=64,
@@ -82,7 +114,13 @@ OPTIONS_MESSAGE = messages.RecommendOptions(
     exclude_seen=False,
     popularity_weight=0.0,
     search_parameters=messages.SearchParameters(ef_search=64, exact=True),
-    consistency=messages.ConsistencyOptions(snapshot_id="s1"),
+    consistency=messages.ConsistencyOptions(snapshot_id="s1", max_staleness=Duration()),
+    filter=filter_messages.Filter(
+        condition=filter_messages.FieldCondition(
+            field="price", range=filter_messages.FieldRange(below=filter_messages.FieldValue(number_value=5))
+        )
+    ),
+    read_mask=FieldMask(paths=["price", "tags"]),
     strict=True,
     explain=True,
 )
@@ -204,6 +242,8 @@ async def test_value_of_a_newer_server_is_unknown_not_an_error(ask: Ask) -> None
         answer = await ask(target, "similar", ["a"])
 
     assert answer.results[0].source is Source.UNKNOWN
+    assert answer.results[0].metadata == {}
+    assert (answer.selectivity, answer.catalog_age_seconds, answer.catalog_use) == (None, None, None)
     assert answer.search_path is SearchPath.UNKNOWN
 
 

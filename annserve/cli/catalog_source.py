@@ -1,0 +1,139 @@
+"""Which catalogue a command means, and how to open it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from annserve import demo
+from annserve.catalog.config import CatalogConfig
+from annserve.cli.options import settings
+from annserve.domain.catalog import CatalogStore
+from annserve.domain.errors import InputError
+
+CatalogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--catalog",
+        metavar="mongodb://…|FILE",
+        help="Where items' metadata and users' histories are: MongoDB, or a Parquet, JSON Lines or CSV file. "
+        "A password is safer in the environment. [env: ANNSERVE_CATALOG]",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--catalog-config",
+        metavar="YAML",
+        help="Declares the fields, and where MongoDB keeps what. [env: ANNSERVE_CATALOG_CONFIG]",
+    ),
+]
+HistoriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--histories",
+        metavar="FILE",
+        help="Where histories are kept when the catalogue is a file. [env: ANNSERVE_HISTORIES]",
+    ),
+]
+DemoOption = Annotated[bool, typer.Option("--demo", help="Use the bundled data and its fields.")]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogSource:
+    """A catalogue that can be opened."""
+
+    address: str
+    config: CatalogConfig | None
+    """None to take the fields from the file itself."""
+    histories: Path
+
+    @property
+    def is_mongodb(self) -> bool:
+        """Whether it is a MongoDB server."""
+        return self.address.startswith(("mongodb://", "mongodb+srv://"))
+
+    def __str__(self) -> str:
+        """Return what may be shown of it: never a password."""
+        return "MongoDB" if self.is_mongodb else self.address
+
+    def open(self) -> CatalogStore:
+        """Return the store, made for the event loop that runs.
+
+        Raises:
+            InputError: the address, the file or the configuration cannot be used.
+        """
+        if self.is_mongodb:
+            if self.config is None:
+                raise InputError(
+                    "MongoDB says nothing of its fields: declare them in a YAML file, --catalog-config "
+                    "(docs/configuration.md has an example)"
+                )
+            from annserve.catalog.mongo_store import MongoCatalog
+
+            return MongoCatalog(self.address, self.config)
+        from annserve.catalog.file_store import FileCatalog, inferred_schema
+
+        path = Path(self.address)
+        if "://" in self.address:
+            raise InputError("--catalog takes a mongodb:// address or a file")
+        schema = inferred_schema(path) if self.config is None else self.config.declared()
+        return FileCatalog(path, schema, self.histories)
+
+    def use(self, task: Callable[[CatalogStore], Awaitable[T]]) -> T:
+        """Open the store, return what ``task`` does with it, and close it."""
+
+        async def run() -> T:
+            async with aclosing(_Closing(self.open())) as closing:
+                return await task(closing.store)
+
+        return asyncio.run(run())
+
+
+class _Closing:
+    def __init__(self, store: CatalogStore) -> None:
+        self.store = store
+
+    async def aclose(self) -> None:
+        await self.store.close()
+
+
+def catalog_source(
+    address: str | None, config: Path | None, histories: Path | None = None, *, use_demo: bool = False
+) -> CatalogSource | None:
+    """Return the catalogue that options and settings name; with ``use_demo`` the bundled one if they name none."""
+    known = settings()
+    if address is None and known.catalog is not None:
+        address = known.catalog.get_secret_value()
+    config = config or known.catalog_config
+    if use_demo:
+        address, config = address or str(demo.ITEMS), config or demo.CATALOG
+    if not address:
+        return None
+    return CatalogSource(
+        address=address,
+        config=None if config is None else CatalogConfig.read(config),
+        histories=histories or known.histories,
+    )
+
+
+def required_source(
+    address: str | None, config: Path | None, histories: Path | None = None, *, use_demo: bool = False
+) -> CatalogSource:
+    """Return what `catalog_source` does.
+
+    Raises:
+        InputError: no catalogue is named.
+    """
+    source = catalog_source(address, config, histories, use_demo=use_demo)
+    if source is None:
+        raise InputError("which catalogue? name it with --catalog or ANNSERVE_CATALOG, or use --demo")
+    return source

@@ -1,0 +1,218 @@
+"""Keeping what is known of the catalogue true, as long as the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from annserve.cache.bitmaps import BitmapCache, LeafBitmap
+from annserve.catalog.evaluate import matches
+from annserve.domain.catalog import (
+    CatalogStore,
+    Change,
+    ChangesLostError,
+    ChangesUnsupportedError,
+    FreshnessMode,
+)
+from annserve.domain.errors import CatalogUnavailableError
+from annserve.domain.filter import Leaf
+from annserve.keeper.builds import Builds, IdRows
+from annserve.keeper.counters import KeeperCounters
+from annserve.keeper.pace import Pace
+from annserve.keeper.refresher import Refresher
+from annserve.keeper.settings import KeeperSettings
+
+_logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Fills a `BitmapCache` from a store and follows the store's changes, or reads again by age if it tells of none.
+
+    A bitmap in the cache has been told of every change since its query was sent. So it must have been read after the
+    stream of changes began: with a new stream, everything is read anew.
+    """
+
+    def __init__(
+        self,
+        store: CatalogStore,
+        items: IdRows,
+        bitmaps: BitmapCache,
+        settings: KeeperSettings | None = None,
+        listeners: Sequence[Callable[[Sequence[Change]], None]] = (),
+        lost_listeners: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """Keep ``bitmaps`` over the rows of ``items``.
+
+        Args:
+            store: Where the items' metadata is.
+            items: The rows of the snapshot.
+            bitmaps: What to keep; written by nobody else.
+            settings: How to go about it.
+            listeners: Told of changes as they arrive, before any bit flips.
+            lost_listeners: Called when what was read of the store up to now cannot be kept up to date.
+        """
+        self._store = store
+        self._items = items
+        self._bitmaps = bitmaps
+        self._settings = settings or KeeperSettings()
+        self._listeners = listeners
+        self._lost_listeners = lost_listeners
+        self.counters = KeeperCounters()
+        self.mode = FreshnessMode.STREAM
+        """How changes become known, as far as the store has said."""
+        self._builds = Builds(store, items, bitmaps, self._settings, self.counters)
+        self._wanted: dict[Leaf, None] = {}
+        """Leaves that were dropped and are read again as soon as it makes sense, those used last first."""
+        self._backlog = 0
+        """Changes since the store last said that there are no more."""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, on the running event loop."""
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End all work; whoever waits for a build gets CatalogUnavailableError."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._builds.close()
+
+    def build(self, leaf: Leaf | None) -> asyncio.Future[LeafBitmap]:
+        """Read the rows that pass ``leaf``, None for those of all items, and put them into the cache.
+
+        Equal leaves share one build, which goes on when its waiters leave; each caller has a future of its own.
+        """
+        return self._builds.begin(leaf)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._stay_fresh()
+            except ChangesLostError as error:
+                _logger.warning("changes of the catalogue were lost, reading it anew: %s", error)
+            except Exception:
+                _logger.exception("following the catalogue failed, reading it anew")
+            self._bitmaps.stale = True
+            self.counters.resyncs += 1
+            self._forget()
+            await asyncio.sleep(self._settings.retry_seconds)
+
+    async def _stay_fresh(self) -> None:
+        changes = self._store.changes()
+        try:
+            await self._follow(changes)
+        except ChangesUnsupportedError:
+            _logger.info("the catalogue does not tell of changes: it is read every %g s", self._settings.ttl_seconds)
+        finally:
+            # Streams that hold a connection can be closed; the port asks for no more than an iterator.
+            if aclose := getattr(changes, "aclose", None):
+                await aclose()
+        self.mode = FreshnessMode.TTL
+        self._begin()
+        await Refresher(self._bitmaps, self._builds, self._settings).run()
+
+    async def _follow(self, changes: AsyncIterator[Sequence[Change]]) -> None:
+        begun = False
+        while True:
+            batch = await self._next(changes)
+            if batch is None:
+                continue
+            if not begun:
+                begun = True
+                self._begin()
+            if batch:
+                await self._apply(batch)
+            else:
+                self._catch_up()
+
+    async def _next(self, changes: AsyncIterator[Sequence[Change]]) -> Sequence[Change] | None:
+        """Return what the store tells next, None if it does not answer."""
+        silence = asyncio.get_running_loop().call_later(self._settings.silence_seconds, self._mark_stale)
+        try:
+            return await anext(changes)
+        except StopAsyncIteration:
+            raise ChangesLostError("the stream ended") from None
+        except CatalogUnavailableError:
+            self._mark_stale()
+            await asyncio.sleep(self._settings.retry_seconds)
+            return None
+        finally:
+            silence.cancel()
+
+    def _mark_stale(self) -> None:
+        self._bitmaps.stale = True
+
+    def _begin(self) -> None:
+        """Read anew what was read before changes were followed."""
+        self._forget()
+        self._rebuild()
+
+    async def _apply(self, batch: Sequence[Change]) -> None:
+        self.counters.changes += len(batch)
+        for listener in self._listeners:
+            listener(batch)
+        self._backlog += len(batch)
+        if self._backlog > self._settings.flood_changes and self._builds.leaves_followed:
+            self.counters.floods += 1
+            _logger.warning("%d changes of the catalogue at once: leaves are dropped and read again", self._backlog)
+            self._builds.leaves_followed = False
+            self._forget_leaves()
+        pace = Pace(self._settings.slice_seconds)
+        for item_id, document in {change.item_id: change.document for change in batch}.items():
+            row = self._items.row(item_id)
+            if row is None:
+                self.counters.unknown_items += 1
+            else:
+                exists = document is not None
+                if self._flip(None, row, exists):
+                    self.counters.rows_without_item += -1 if exists else 1
+                # A leaf that is not here yet will be read later than this change was made.
+                for leaf in (*self._bitmaps.leaves(), *self._builds.followed()):
+                    self._flip(leaf, row, document is not None and matches(leaf, document))
+                    await pace.breathe()
+            await pace.breathe()
+
+    def _flip(self, leaf: Leaf | None, row: int, passes: bool) -> bool:
+        self._builds.flip(leaf, row, passes)
+        flipped = self._bitmaps.flip(leaf, row, passes)
+        self.counters.flips += flipped
+        return flipped
+
+    def _catch_up(self) -> None:
+        """Note that all changes up to now have been told, and do what had to wait for that."""
+        self._backlog = 0
+        self._bitmaps.synced_at = time.monotonic()
+        self._bitmaps.stale = False
+        if not self._builds.leaves_followed:
+            self._wanted.update(dict.fromkeys(self._builds.unfollow(present=False)))
+            self._builds.leaves_followed = True
+        self._rebuild()
+
+    def _forget(self) -> None:
+        self._forget_leaves()
+        self._builds.unfollow(present=True)
+        self._bitmaps.clear()
+        for listener in self._lost_listeners:
+            listener()
+
+    def _forget_leaves(self) -> None:
+        """Drop all leaves, and remember those worth reading again."""
+        since = time.monotonic() - self._settings.recent_seconds
+        kept = [bitmap for leaf in self._bitmaps.leaves() if (bitmap := self._bitmaps.peek(leaf)) is not None]
+        for bitmap in sorted(kept, key=lambda bitmap: bitmap.used_at, reverse=True):
+            if bitmap.leaf is not None:
+                self._bitmaps.drop(bitmap.leaf)
+                if bitmap.used_at >= since:
+                    self._wanted[bitmap.leaf] = None
+        self._wanted.update(dict.fromkeys(self._builds.unfollow(present=False)))
+
+    def _rebuild(self) -> None:
+        if self._bitmaps.present is None:
+            self._builds.begin(None, behind=True)
+        for leaf in itertools.islice(self._wanted, self._settings.rebuilds_max):
+            self._builds.begin(leaf, behind=True)
+        self._wanted.clear()

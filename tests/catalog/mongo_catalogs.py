@@ -1,0 +1,54 @@
+"""Catalogues in MongoDB for tests, and what to look behind them with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from annserve.catalog.config import CatalogConfig
+from annserve.catalog.mongo_store import MongoCatalog
+from annserve.domain.catalog import Change, ChangesLostError
+from annserve.domain.filter import Leaf
+
+FIELDS = {
+    "price": "number",
+    "tags": {"type": "string", "many": True},
+    "country": {"type": "string", "path": "origin.country"},
+    "released": "time",
+}
+
+
+def config_of(database_name: str, **mongodb: Any) -> CatalogConfig:
+    return CatalogConfig.model_validate({"fields": FIELDS, "mongodb": {"database": database_name, **mongodb}})
+
+
+@asynccontextmanager
+async def catalog_at(uri: str, config: CatalogConfig) -> AsyncIterator[MongoCatalog]:
+    catalog = MongoCatalog(uri, config)
+    try:
+        yield catalog
+    finally:
+        await catalog.close()
+
+
+async def passing(catalog: MongoCatalog, leaf: Leaf | None) -> set[str]:
+    return {item_id async for chunk in catalog.matching(leaf) for item_id in chunk}
+
+
+async def told(changes: AsyncIterator[Any], count: int) -> list[Change]:
+    """Return the next ``count`` changes."""
+    seen: list[Change] = []
+    while len(seen) < count:
+        seen += await anext(changes)
+    return seen
+
+
+async def lost(changes: AsyncIterator[Any]) -> bool:
+    """Return whether the changes end as lost, rather than being drained."""
+    try:
+        while await anext(changes):
+            pass
+    except ChangesLostError:
+        return True
+    return False

@@ -1,0 +1,73 @@
+"""What people and machines see of an answer with metadata."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from annserve.cli.answers import json_of, remarks_on, row_of
+from annserve.cli.names import Names
+from annserve_client import CatalogUse, Degradation, Recommendation, Recommendations, SearchPath, Source
+
+ATTRIBUTION = "t"
+NO_NAMES = Names({})
+ITEM = Recommendation(
+    item_id="a",
+    score=1.0,
+    source=Source.ITEM_VECTOR,
+    explanation=None,
+    metadata={"price": (2.5,), "tags": ("x", "상품"), "released": (datetime(2024, 1, 1, tzinfo=UTC),), "none": ()},
+)
+ANSWER = Recommendations(
+    results=(ITEM,),
+    snapshot_id="s1",
+    missing_ids=(),
+    shortfall=None,
+    search_path=SearchPath.HNSW,
+    selectivity=None,
+    user_impact=None,
+    attribution_token=ATTRIBUTION,
+    stage_seconds={},
+    catalog_age_seconds=1.5,
+    degradations=(Degradation.CATALOG_STALE,),
+    catalog_use=CatalogUse(
+        bitmap_hit_count=2,
+        bitmap_miss_count=0,
+        candidate_round_count=0,
+        checked_candidate_count=0,
+        database_call_count=1,
+        history_hit_count=0,
+        metadata_hit_count=0,
+    ),
+)
+
+
+def test_fields_asked_for_are_columns_in_that_order_whether_an_item_has_them_or_not() -> None:
+    row = row_of(1, ITEM, NO_NAMES, ["tags", "released", "missing", "none", "price"])
+
+    assert list(row.items())[2:7] == [
+        ("tags", "x, 상품"),
+        ("released", "2024-01-01T00:00:00+00:00"),
+        ("missing", None),
+        ("none", None),
+        ("price", 2.5),
+    ]
+
+
+def test_machines_get_every_field_as_a_list() -> None:
+    (result,) = json.loads(json.dumps(json_of(ANSWER, NO_NAMES)))["results"]
+
+    assert result["metadata"] == {
+        "price": [2.5],
+        "tags": ["x", "상품"],
+        "released": ["2024-01-01T00:00:00+00:00"],
+        "none": [],
+    }
+
+
+def test_people_are_told_how_the_catalogue_stood() -> None:
+    assert remarks_on(ANSWER)[1:] == [
+        "the catalogue as it was 1.5 s ago",
+        "degraded: catalog_stale",
+        "of the catalogue: bitmap hit 2, database call 1",
+    ]
