@@ -42,6 +42,7 @@ RATES = {"unfiltered": 150.0, "known": 30.0, "unknown": 10.0}
 """Calls a second."""
 OPEN_SECONDS = 1.5
 HEALED_SECONDS = 30.0
+WARM_UP_SECONDS = 3.0
 BACK_SECONDS = 60.0
 CATALOG_COMMANDS = ["find", "getMore", "aggregate", "explain", "ping", "listIndexes"]
 
@@ -100,15 +101,19 @@ async def step_down(rig: Rig) -> None:
     await _told(rig, {"replSetStepDown": round(rig.seconds), "secondaryCatchUpPeriodSecs": 0, "force": True})
 
 
-async def refuse_commands(rig: Rig) -> None:
-    """Have every command of the catalogue fail as with credentials that became wrong."""
-    # By name of the application, so that nobody else is refused.
-    data = {"failCommands": CATALOG_COMMANDS, "errorCode": 18, "appName": "annserve"}
-    await _told(rig, {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+def fails_commands(code: int) -> Step:
+    """Return the step that has every command of the catalogue fail with ``code``."""
+
+    async def step(rig: Rig) -> None:
+        # By name of the application, so that nobody else is refused.
+        data = {"failCommands": CATALOG_COMMANDS, "errorCode": code, "appName": "annserve"}
+        await _told(rig, {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+
+    return step
 
 
-async def accept_commands(rig: Rig) -> None:
-    """Take `refuse_commands` back."""
+async def answer_commands(rig: Rig) -> None:
+    """Take `fails_commands` back."""
     await _told(rig, {"configureFailPoint": "failCommand", "mode": "off"})
 
 
@@ -139,15 +144,17 @@ FAULTS: dict[str, tuple[Step, Step]] = {
     "reset mid-reply": (sets("resets", True), sets("resets", False)),
     "restart": (restart, nothing),
     "no primary": (step_down, until_primary),
-    "not authenticated": (refuse_commands, accept_commands),
+    "not authenticated": (fails_commands(18), answer_commands),
+    "not authorised": (fails_commands(13), answer_commands),
+    "overloaded": (fails_commands(462), answer_commands),
 }
 
 
 def main() -> None:
     """Provoke, measure, print, leave nothing behind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--snapshots", type=Path, help="a folder with a live snapshot; the demo's, trained now, if left")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each fault lasts, and the time before it")
+    parser.add_argument("--snapshots", type=Path, help="a folder with a live snapshot; by default the demo's")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each fault, and of the time before it")
     parser.add_argument("--only", choices=FAULTS, action="append", help="this fault alone; may be repeated")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -179,6 +186,7 @@ async def measured(folder: Path, scratch: Path, arguments: argparse.Namespace) -
             traffic = Traffic(server.address, item_ids, RATES)
             async with traffic.flowing():
                 await traffic.until_healthy(HEALED_SECONDS)
+                await asyncio.sleep(WARM_UP_SECONDS)
                 for name in arguments.only or FAULTS:
                     say(f"{name}: {arguments.seconds:g} s before it")
                     rows.append(await lived_through(name, rig, server, traffic))
@@ -203,7 +211,8 @@ async def lived_through(name: str, rig: Rig, server: Served, traffic: Traffic) -
     await asyncio.sleep(rig.seconds)
     begun = time.monotonic()
     await begin(rig)
-    await asyncio.sleep(max(begun + rig.seconds - time.monotonic(), 0.0) if end is not nothing or name == "none" else 0.0)
+    if begin is not restart:  # It is over when mongod is back.
+        await asyncio.sleep(max(begun + rig.seconds - time.monotonic(), 0.0))
     ended = time.monotonic()
     await end(rig)
     back = time.monotonic()

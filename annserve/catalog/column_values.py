@@ -21,7 +21,7 @@ from annserve.domain.filter import Equals, FieldType, In, Range, Scalar
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Test: TypeAlias = Equals | In | Range
-_INT64 = range(-(2**63), 2**63)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Values(Protocol):
@@ -210,7 +210,7 @@ class _NumberCollector:
         self._floats.append(number)
 
     def _add_inexact(self, value: Comparable) -> None:
-        if isinstance(value, int) and value in _INT64:
+        if isinstance(value, int) and _INT64_MIN <= value <= _INT64_MAX:
             self._wide_positions.append(len(self._floats))
             self._wide.append(value)
         else:
@@ -253,7 +253,7 @@ def _whole(leaf: Test) -> Test:
 
 
 def _whole_numbers(values: Iterable[Scalar]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values if int(value) == value and int(value) in _INT64)
+    return tuple(int(value) for value in values if int(value) == value and _INT64_MIN <= value <= _INT64_MAX)
 
 
 def _lowest(minimum: Scalar | None, is_excluded: bool) -> int | None:

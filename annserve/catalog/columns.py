@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from annserve.catalog.column_values import Collector, Values, collector
-from annserve.catalog.evaluate import comparables, found_at
+from annserve.catalog.evaluate import comparables, found_at, parts_of
 from annserve.domain.catalog import Document, Metadata
 from annserve.domain.filter import And, Exists, Field, Filter, Leaf, Not, Or, Scalar, leaves_of
 
@@ -117,8 +117,13 @@ class _Column:
     def matching_rows(self, leaf: Leaf) -> Rows:
         if isinstance(leaf, Exists):
             return np.flatnonzero(self._exists)
-        rows = self._entry_rows[np.flatnonzero(self._values.mask(leaf))].astype(np.intp)
-        return rows if self._is_flat or not len(rows) else rows[np.append(True, rows[1:] != rows[:-1])]
+        if self._is_flat:
+            return self._rows_of(self._values.mask(leaf))
+        parts = (_without_repeats(self._rows_of(self._values.mask(part))) for part in parts_of(leaf))
+        return reduce(partial(np.intersect1d, assume_unique=True), parts)
+
+    def _rows_of(self, mask: Mask) -> Rows:
+        return self._entry_rows[np.flatnonzero(mask)].astype(np.intp)
 
     def take(self, rows: Rows) -> _Column:
         starts = self._starts[rows]
@@ -163,3 +168,7 @@ class _ColumnBuilder:
             np.frombuffer(self._entry_rows, dtype=np.int32),
             self._collector.values(),
         )
+
+
+def _without_repeats(rows: Rows) -> Rows:
+    return rows[np.append(True, rows[1:] != rows[:-1])] if len(rows) else rows

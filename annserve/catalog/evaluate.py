@@ -35,10 +35,8 @@ def matches(filter_: Filter, document: Document) -> bool:
         case Exists(field):
             return bool(found_at(field.path, document))
         case _:
-            passes = predicate_of(filter_)
-            return any(
-                passes(value) for value in comparables(filter_.field.type, found_at(filter_.field.path, document))
-            )
+            values = list(comparables(filter_.field.type, found_at(filter_.field.path, document)))
+            return all(any(map(predicate_of(part), values)) for part in parts_of(filter_))
 
 
 def metadata_of(fields: Sequence[Field], document: Document) -> Metadata:
@@ -78,8 +76,20 @@ def scalars_of(field: Field, found: Sequence[object]) -> tuple[Scalar, ...]:
     return tuple(values)
 
 
+def parts_of(leaf: Equals | In | Range) -> Sequence[Equals | In | Range]:
+    """Return what ``leaf`` asks of a field: of several values, one may be above the minimum, another below the maximum."""
+    match leaf:
+        case Range(field, minimum, maximum) if minimum is not None and maximum is not None:
+            return (
+                Range(field, minimum=minimum, minimum_excluded=leaf.minimum_excluded),
+                Range(field, maximum=maximum, maximum_excluded=leaf.maximum_excluded),
+            )
+        case _:
+            return (leaf,)
+
+
 def predicate_of(leaf: Equals | In | Range) -> Callable[[Comparable], bool]:
-    """Return the test ``leaf`` makes of each of a field's comparable values.
+    """Return the test that ``leaf``, one of `parts_of`, makes of each of a field's comparable values.
 
     Python compares `int`, `float` and `Decimal` as the numbers they are, and so does MongoDB.
     """

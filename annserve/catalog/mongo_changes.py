@@ -13,7 +13,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from annserve.catalog.config import ItemsConfig
 from annserve.catalog.evaluate import found_at
-from annserve.catalog.mongo_connection import Json, MongoConnection
+from annserve.catalog.mongo_connection import Json, MongoConnection, last_resort
 from annserve.catalog.mongo_errors import UNAUTHORIZED, problem_of
 from annserve.catalog.mongo_ids import id_of
 from annserve.domain.catalog import Change, ChangesLostError, ChangesUnsupportedError
@@ -121,7 +121,7 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
             return
         try:
             await self._connection.wait_for_server(WAIT_MS / 1_000)
-            async with asyncio.timeout(self._connection.timeout_seconds):
+            async with asyncio.timeout(last_resort(self._connection.timeout_seconds)):
                 before = None if self._config.id_field == "_id" else "whenAvailable"
                 self._stream = await self._collection.watch(
                     self._pipeline,

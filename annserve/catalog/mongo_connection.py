@@ -47,7 +47,7 @@ SLOW_CALLS = 2
 MARGIN_SECONDS = 0.005
 """What is left of a caller's deadline for what it does with the answer, or without."""
 GRACE_SECONDS = 0.1
-"""How long after its `maxTimeMS` a server that is alive has said so."""
+"""How long after its time a server that is alive has said so."""
 LOOK_SECONDS = 0.01
 """How often whoever waits looks whether the monitor found a server."""
 JUDGE_SECONDS = 1.0
@@ -223,7 +223,7 @@ class MongoConnection:
         """Make the call, and tell the breaker how it went, whether or not somebody still waits for it."""
         self.counters.calls += 1
         try:
-            async with asyncio.timeout(seconds + GRACE_SECONDS):
+            async with asyncio.timeout(last_resort(seconds)):
                 result = await call(max(1, round(left * 1_000)))
         except TimeoutError:
             self._breaker.open()
@@ -297,11 +297,19 @@ class MongoConnection:
         while not self.has_server():
             await asyncio.sleep(LOOK_SECONDS)
         try:
-            async with asyncio.timeout(self.timeout_seconds):
+            async with asyncio.timeout(last_resort(self.timeout_seconds)):
                 await self.database.command("ping")
         except (PyMongoError, OSError, TimeoutError):
             return False
         return True
+
+
+def last_resort(seconds: float) -> float:
+    """Return when to cut off a call that may take ``seconds``: after the server and the driver had time to end it.
+
+    A driver that is cut off while it connects leaves its socket to the garbage collector.
+    """
+    return max(seconds, CONNECT_MS / 1_000) + GRACE_SECONDS
 
 
 def _server_count(uri: str) -> int:

@@ -39,7 +39,7 @@ def load_command(
         await store.ensure_indexes()
         return count
 
-    say(f"{source.use(load):,} items written to {source}")
+    say(f"{source.use(load, create=True):,} items written to {source}")
 
 
 @app.command("ensure-indexes")

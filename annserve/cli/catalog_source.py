@@ -65,8 +65,8 @@ class CatalogSource:
         """Return what may be shown of it: never a password."""
         return "MongoDB" if self.is_mongodb else self.address
 
-    def open(self) -> CatalogStore:
-        """Return the store, made for the event loop that runs.
+    def open(self, *, create: bool = False) -> CatalogStore:
+        """Return the store, made for the loop that runs; with ``create`` a file that is not there counts as empty.
 
         Raises:
             InputError: the address, the file or the configuration cannot be used.
@@ -80,19 +80,20 @@ class CatalogSource:
             from annserve.catalog.mongo_store import MongoCatalog
 
             return MongoCatalog(self.address, self.config)
-        from annserve.catalog.file_store import FileCatalog, inferred_schema
+        from annserve.catalog.documents import inferred_schema
+        from annserve.catalog.file_store import FileCatalog
 
         path = Path(self.address)
         if "://" in self.address:
             raise InputError("--catalog takes a mongodb:// address or a file")
         schema = inferred_schema(path) if self.config is None else self.config.declared()
-        return FileCatalog(path, schema, self.histories)
+        return FileCatalog(path, schema, self.histories, create=create)
 
-    def use(self, task: Callable[[CatalogStore], Awaitable[T]]) -> T:
+    def use(self, task: Callable[[CatalogStore], Awaitable[T]], *, create: bool = False) -> T:
         """Open the store, return what ``task`` does with it, and close it."""
 
         async def run() -> T:
-            async with aclosing(_Closing(self.open())) as closing:
+            async with aclosing(_Closing(self.open(create=create))) as closing:
                 return await task(closing.store)
 
         return asyncio.run(run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -28,6 +29,7 @@ class MetadataReader:
         self._fields = tuple(store.schema.fields.values())
         self._kept: LRUCache[str, tuple[float, Metadata]] = LRUCache(_ITEMS_KEPT)
         self._changed_at: LRUCache[str, float] = LRUCache(_ITEMS_KEPT)
+        self._forgotten_at = -math.inf
         self._flights: SingleFlight[tuple[str, ...], Mapping[str, Metadata]] = SingleFlight()
 
     def forget(self, changes: Sequence[Change]) -> None:
@@ -38,14 +40,15 @@ class MetadataReader:
             self._changed_at[change.item_id] = now
 
     def forget_all(self) -> None:
-        """Drop everything: changes were missed."""
+        """Drop everything, and what is being read: changes were missed."""
         self._kept.clear()
+        self._forgotten_at = time.monotonic()
 
     def keep(self, found: Mapping[str, Metadata], read_at: float) -> None:
         """Remember all declared fields of items, read no earlier than ``read_at`` on the monotonic clock."""
         for item_id, metadata in found.items():
             # A change that was told meanwhile may be younger than what was read.
-            if self._changed_at.get(item_id, read_at) <= read_at:
+            if max(self._changed_at.get(item_id, read_at), self._forgotten_at) <= read_at:
                 self._kept[item_id] = (read_at, metadata)
 
     async def of(

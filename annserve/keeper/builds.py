@@ -21,7 +21,7 @@ from annserve.keeper.counters import KeeperCounters
 from annserve.keeper.pace import Pace
 from annserve.keeper.settings import KeeperSettings
 
-_IDS_A_STEP = 128
+_IDS_A_STEP = 64
 _logger = logging.getLogger(__name__)
 
 
@@ -66,6 +66,8 @@ class Builds:
         self._counters = counters
         self._slots = asyncio.Semaphore(settings.builds_at_once)
         self._slots_behind = asyncio.Semaphore(max(1, settings.builds_at_once // 2))
+        self._turn = asyncio.Lock()
+        """Held by the one build that turns ids into rows, so that several hold the event loop no longer than one."""
         self._under_way: dict[Leaf | None, _Build] = {}
         self._tasks: set[asyncio.Task[LeafBitmap]] = set()
         self._closed = False
@@ -110,7 +112,7 @@ class Builds:
             removed.discard(row)
 
     def unfollow(self, *, present: bool) -> Sequence[Leaf]:
-        """Keep nothing of what is being read, that of all items only if ``present``, and return the leaves.
+        """Let nothing into the cache that is being read now, and return the leaves; all items only if ``present``.
 
         Waiters get it all the same: it was true when it was read. Who asks from now on gets a new build.
         """
@@ -154,13 +156,14 @@ class Builds:
         row_of = self._items.row
         pace = Pace(self._settings.slice_seconds)
         async for ids in self._store.matching(leaf, Deadline.after(self._settings.build_seconds)):
-            pace.resume()
-            for start in range(0, len(ids), _IDS_A_STEP):
-                step = ids[start : start + _IDS_A_STEP]
-                rows = [row for id_ in step if (row := row_of(id_)) is not None]
-                bitmap.update(rows)
-                unknown += len(step) - len(rows)
-                await pace.breathe()
+            async with self._turn:
+                pace.resume()
+                for start in range(0, len(ids), _IDS_A_STEP):
+                    step = ids[start : start + _IDS_A_STEP]
+                    rows = [row for id_ in step if (row := row_of(id_)) is not None]
+                    bitmap.update(rows)
+                    unknown += len(step) - len(rows)
+                    await pace.breathe()
         return bitmap, unknown
 
     def _keep(self, built: LeafBitmap, unknown: int) -> None:

@@ -36,9 +36,9 @@ from annserve.domain.filter import (
     leaves_of,
 )
 
-EXAMPLES = 60
-DOCUMENTS = 16
-FILTERS = 16
+EXAMPLES = 320
+DOCUMENTS = 12
+FILTERS = 32
 PATHS = ("a", "b", "a.b", "b.a")
 
 # Values from small pools, so that what a filter asks for is there, next to it, or there as something else.
@@ -56,17 +56,17 @@ INTEGERS = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
 ).map(Int64)
 DECIMALS = st.sampled_from(
-    ["0", "-0", "0.1", "0.1000000000000000055511151231257827", "0.5", "1", "1.00", "9007199254740993", "1E+300", "1E+999",
-     "-1E+999", "1E-999", "Infinity", "-Infinity", "NaN", "4.940656458412465441765687928682214E-324"]
+    ["0", "-0", "1E+999", "0.1", "0.1000000000000000055511151231257827", "0.5", "1", "1.00", "9007199254740993",
+     "1E+300", "-1E+999", "1E-999", "Infinity", "-Infinity", "NaN", "4.940656458412465441765687928682214E-324"]
 ).map(Decimal128)  # fmt: skip
 TIMES_MS = st.one_of(
     st.sampled_from([0, 1, -1, 999, 1_000, 1_700_000_000_000, -62_135_596_800_000, 253_402_300_799_999]),
     st.integers(-5, 5),
 )
 ODD_DATES = st.sampled_from([2**63 - 1, -(2**63), 253_402_300_800_000]).map(DatetimeMS)
-OTHERS = st.sampled_from(
-    [None, {}, [], b"a", Binary(b"a", 5), ObjectId("0" * 24), Regex("a"), Code("a"), Timestamp(0, 1), MinKey(), MaxKey(),
-     DBRef("a", "b", a=1, b="a")]
+OTHERS: st.SearchStrategy[Any] = st.sampled_from(
+    [None, {}, [], b"a", Binary(b"a", 5), ObjectId("0" * 24), Regex("a"), Code("a"), Timestamp(0, 1), MinKey(),
+     MaxKey(), DBRef("a", "b", a=1, b="a")]
 )  # fmt: skip
 SCALARS = st.one_of(
     STRINGS, FLOATS, INTEGERS, DECIMALS, st.sampled_from([math.nan, math.inf, -math.inf]), st.booleans(),
@@ -165,5 +165,6 @@ def test_evaluator_and_columns_pass_the_documents_that_mongodb_passes(
     compare()
 
     with capsys.disabled():
-        print(f"\n{cases} filters on {judgements} documents, {passed} passed, no disagreement")  # noqa: T201
-    assert judgements >= 10_000
+        print(f"\n{cases} filters, {judgements} judgements of which {passed} passed, no disagreement")  # noqa: T201
+    assert cases >= 10_000
+    assert judgements / 5 < passed < judgements / 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalog_twin import KIND, PRICE, TwinBuilder, TwinCatalog
+from engine_catalog import KIND, PRICE, TwinBuilder, TwinCatalog
 from pyroaring import BitMap
 
 from annserve.cache.bitmaps import BitmapCache

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from catalog_twin import KIND, PRICE
+from engine_catalog import KIND, PRICE
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap

@@ -1,0 +1,118 @@
+"""Users' histories in a file: a log of JSON Lines, one an entry, read again as others add to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from annserve.domain.catalog import HistoryEntry
+from annserve.domain.errors import InputError
+
+ENTRIES_MAX = 1_000
+"""How many entries of a user are kept in memory and returned."""
+
+
+class FileHistories:
+    """The log at ``path``, which need not be there yet. Processes may share it: writers wait for each other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[str, deque[HistoryEntry]] = {}
+        self._inode = 0
+        self._read_bytes = 0
+
+    def newest(self, user_id: str, count: int) -> Sequence[HistoryEntry]:
+        """Return the newest entries of a user by time, at most ``count``, oldest first."""
+        self._catch_up()
+        entries = sorted(self._entries.get(user_id, ()), key=lambda entry: entry.time_ms)
+        return entries[-count:] if count > 0 else []
+
+    def add(self, user_id: str, entries: Sequence[HistoryEntry]) -> None:
+        """Write ``entries`` to the disk.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        lines = "".join(f"{json.dumps(_line(user_id, entry))}\n" for entry in entries)
+        with self._writing(), self._path.open("ab+") as file:
+            # A writer that was cut off left half a line; what follows must not be lost with it.
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def erase(self, user_id: str) -> int:
+        """Remove all of a user from the file, and return how many entries that were."""
+        if not self._path.exists():
+            return 0
+        with self._writing():
+            kept, erased = [], 0
+            for line in self._path.read_bytes().splitlines():
+                parsed = _parsed(line)
+                if parsed is not None and parsed[0] == user_id:
+                    erased += 1
+                elif parsed is not None:
+                    kept.append(line)
+            temporary = self._path.with_name(f".{self._path.name}.new")
+            with temporary.open("wb") as file:
+                file.write(b"".join(line + b"\n" for line in kept))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        return erased
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other writers out, also while the file itself is replaced."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise InputError(f"histories in {self._path} cannot be written: {error}", path=self._path) from error
+
+    def _catch_up(self) -> None:
+        """Read what was added since the last time; all of it when the file was replaced."""
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._read_bytes:
+                    self._entries, self._inode, self._read_bytes = {}, status.st_ino, 0
+                if status.st_size == self._read_bytes:
+                    return
+                file.seek(self._read_bytes)
+                added = file.read()
+        except FileNotFoundError:
+            self._entries, self._inode, self._read_bytes = {}, 0, 0
+            return
+        whole = added[: added.rfind(b"\n") + 1]  # The last line may still be being written.
+        self._read_bytes += len(whole)
+        for line in whole.splitlines():
+            if (parsed := _parsed(line)) is not None:
+                user_id, entry = parsed
+                self._entries.setdefault(user_id, deque(maxlen=ENTRIES_MAX)).append(entry)
+
+
+def _line(user_id: str, entry: HistoryEntry) -> dict[str, object]:
+    return {"user_id": user_id, "item_id": entry.item_id, "event": entry.event, "time_ms": entry.time_ms}
+
+
+def _parsed(line: bytes) -> tuple[str, HistoryEntry] | None:
+    """Return whose entry ``line`` is, and the entry; None for a line that is none."""
+    try:
+        value = json.loads(line)
+        user_id, item_id, event, time_ms = (value[name] for name in ("user_id", "item_id", "event", "time_ms"))
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not (isinstance(user_id, str) and isinstance(item_id, str) and isinstance(event, str)):
+        return None
+    if not isinstance(time_ms, int):
+        return None
+    return user_id, HistoryEntry(item_id=item_id, event=event, time_ms=time_ms)
