@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Builds a snapshot of as many items as wanted, grown from the trained factors of a smaller one.
 
-Every new item lies between a trained item and one of its nearest neighbours, with the norm and popularity of the two
-and something of its own: norms, clusters and the spread of both spaces are those of real factors, at a size that no
-public data set has.
+Every new item is a random mean of a trained item and eight of its 64 nearest neighbours, about as long and popular as
+that item: so norms, clusters and the surface that items lie on are those of real factors, at a size that no public data
+set has.
 
     .venv/bin/python loadtest/grown.py --from snapshots --to grown --items 1000000
 """
@@ -23,9 +23,9 @@ from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import Snapshot, load_current
 from annserve.snapshot.store import SnapshotStore
 
-_NEIGHBOURS = 16
+_NEIGHBOURS = 64
+_RELATIVES = 8
 _CHUNK = 1_000
-_MIXED = 8
 
 
 def main() -> None:
@@ -62,23 +62,22 @@ def grown_model(snapshot: Snapshot, count: int, *, seed: int = 0) -> Model:
     for start in range(0, trained, _CHUNK):
         rows, _ = exact_top_k_batch(snapshot.likeness.points, units[start : start + _CHUNK], _NEIGHBOURS)
         neighbours[start : start + _CHUNK] = rows
-    partners = neighbours[parents, rng.integers(0, _NEIGHBOURS, len(parents))]
-    share = rng.uniform(0.05, 0.5, (len(parents), 1)).astype(np.float32)
-    born = (1 - share) * vectors[parents] + share * vectors[partners]
-    norms = np.linalg.norm(born, axis=1, keepdims=True)
-    # What is its own in an item: half a vector's length, spread over the directions as the items are.
-    for start in range(0, len(born), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        mixed = rng.standard_normal((len(born[part]), _MIXED), dtype=np.float32)
-        strangers = units[rng.integers(0, trained, mixed.shape)]
-        born[part] += 0.5 * norms[part] * np.einsum("nm,nmd->nd", mixed, strangers) / np.sqrt(_MIXED)
-    born *= norms / np.linalg.norm(born, axis=1, keepdims=True)
+    born = np.empty((len(parents), vectors.shape[1]), np.float32)
+    for start in range(0, len(parents), _CHUNK):
+        part = parents[start : start + _CHUNK]
+        relatives = neighbours[part[:, None], rng.integers(0, _NEIGHBOURS, (len(part), _RELATIVES))]
+        shares = rng.dirichlet(np.ones(_RELATIVES + 1), len(part)).astype(np.float32)
+        mixed = np.einsum("nr,nrd->nd", shares, vectors[np.column_stack([part, relatives])])
+        # Means are shorter than what they are means of: a child is as long as its parent, or about that.
+        lengths = np.linalg.norm(vectors[part], axis=1) * rng.lognormal(0.0, 0.1, len(part))
+        born[start : start + _CHUNK] = mixed * (lengths / np.linalg.norm(mixed, axis=1))[:, None]
+    grown_popularity = popularity[parents] * rng.uniform(0.5, 1.0, len(parents)).astype(np.float32)
     return Model(
         item_ids=[f"item-{number:07d}" for number in range(count)],
         item_vectors=np.concatenate([vectors, born])[:count].astype(np.float32),
         user_ids=[snapshot.users.id(row) for row in range(len(snapshot.users))],
         user_vectors=np.asarray(snapshot.user_vectors),
-        popularity=np.concatenate([popularity, popularity[np.where(share[:, 0] < 0.25, parents, partners)]])[:count],
+        popularity=np.concatenate([popularity, grown_popularity])[:count].astype(np.float32),
         popularity_weight=snapshot.popularity_weight,
         likeness_exponent=snapshot.likeness_exponent,
         recent_items_max=snapshot.recent_items_max,

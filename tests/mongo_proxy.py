@@ -100,8 +100,8 @@ class Proxy:
             await asyncio.gather(
                 self._pass(reader, there_writer, is_reply=False), self._pass(there_reader, writer, is_reply=True)
             )
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # Whoever cancels leaves the block; asyncio complains of handlers that end so.
         finally:
             self._writers.discard(writer)
             writer.close()

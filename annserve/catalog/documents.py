@@ -67,7 +67,7 @@ def read_documents(
                 bad[f"{id_column} {problem}"] += 1
                 continue
             yield item_id, {name: value for name, value in raw.items() if name != id_column}
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}", path=path) from error
     if not bad:
         return
@@ -116,7 +116,8 @@ def _parquet(path: Path, _schema: Schema, id_column: str) -> Iterator[Raw]:
     with pq.ParquetFile(path) as file:
         _check_id_column(path, id_column, file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
+            # Python has no times finer than microseconds; unsafe is what it takes to cut them off.
+            for row in pa.Table.from_batches([batch]).cast(_python_schema(batch.schema), safe=False).to_pylist():
                 yield {name: _as_value(value) for name, value in row.items() if value is not None}
 
 
@@ -246,6 +247,19 @@ def _as_value(value: object) -> object:
     return value
 
 
+def _python_schema(schema: pa.Schema) -> pa.Schema:
+    """Return ``schema`` with types that Python, MongoDB and JSON all have: floats for decimals, times of ms."""
+    return pa.schema([(column.name, _python_type(column.type)) for column in schema])
+
+
+def _python_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("ms", tz="UTC")
+    if pa.types.is_decimal(type_):
+        return pa.float64()
+    return pa.list_(_python_type(type_.value_type)) if _is_list(type_) else type_
+
+
 def _is_list(type_: pa.DataType) -> bool:
     return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_))
 
@@ -257,6 +271,6 @@ def _field_type(type_: pa.DataType) -> FieldType | None:
         return FieldType.STRING
     if pa.types.is_boolean(type_):
         return FieldType.BOOLEAN
-    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
         return FieldType.NUMBER
     return FieldType.TIME if pa.types.is_timestamp(type_) or pa.types.is_date(type_) else None

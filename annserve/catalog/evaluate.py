@@ -77,7 +77,7 @@ def scalars_of(field: Field, found: Sequence[object]) -> tuple[Scalar, ...]:
 
 
 def parts_of(leaf: Equals | In | Range) -> Sequence[Equals | In | Range]:
-    """Return what ``leaf`` asks of a field: of several values, one may be above the minimum, another below the maximum."""
+    """Return what ``leaf`` asks of a field: of several values, one may reach the minimum and another the maximum."""
     match leaf:
         case Range(field, minimum, maximum) if minimum is not None and maximum is not None:
             return (

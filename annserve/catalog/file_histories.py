@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections import deque
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 
 from annserve.domain.catalog import HistoryEntry
@@ -22,14 +23,14 @@ class FileHistories:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entries: dict[str, deque[HistoryEntry]] = {}
+        self._entries: dict[str, list[HistoryEntry]] = {}
         self._inode = 0
         self._read_bytes = 0
 
     def newest(self, user_id: str, count: int) -> Sequence[HistoryEntry]:
         """Return the newest entries of a user by time, at most ``count``, oldest first."""
         self._catch_up()
-        entries = sorted(self._entries.get(user_id, ()), key=lambda entry: entry.time_ms)
+        entries = self._entries.get(user_id, [])
         return entries[-count:] if count > 0 else []
 
     def add(self, user_id: str, entries: Sequence[HistoryEntry]) -> None:
@@ -97,7 +98,9 @@ class FileHistories:
         for line in whole.splitlines():
             if (parsed := _parsed(line)) is not None:
                 user_id, entry = parsed
-                self._entries.setdefault(user_id, deque(maxlen=ENTRIES_MAX)).append(entry)
+                entries = self._entries.setdefault(user_id, [])
+                insort(entries, entry, key=attrgetter("time_ms"))
+                del entries[:-ENTRIES_MAX]
 
 
 def _line(user_id: str, entry: HistoryEntry) -> dict[str, object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -27,7 +28,9 @@ from annserve.domain.catalog import (
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InputError
 from annserve.domain.filter import Field, Filter, Leaf
+from annserve.domain.ids import id_problem
 from annserve.domain.progress import Progress, no_progress
+from annserve.snapshot.files import locked
 
 LOOK_SECONDS = 0.1
 """How often the file is looked at for changes."""
@@ -151,21 +154,26 @@ class FileCatalog:
         Raises:
             InputError: the file is no JSON Lines, or a document holds what JSON cannot.
         """
-        stored, count = self._documents(), 0
+        written: dict[str, Document] = {}
+        count = 0
         for item_id, document in documents:
-            stored[item_id] = document
+            if problem := id_problem(item_id):
+                raise InputError(f"{item_id!r} is no item id: it {problem}", item_id=item_id)
+            written[item_id] = document
             count += 1
             if count % _REPORT_EVERY == 0:
                 progress("writing items", count, total)
         progress("writing items", count, count)
-        self._replace(stored)
+        with self._writing():
+            self._replace({**self._documents(), **written})
         return count
 
     async def delete(self, item_ids: Sequence[str]) -> int:
         """Delete items, and return how many there were; raises as `upsert`."""
-        stored = self._documents()
-        count = sum(stored.pop(item_id, None) is not None for item_id in set(item_ids))
-        self._replace(stored)
+        with self._writing():
+            stored = self._documents()
+            count = sum(stored.pop(item_id, None) is not None for item_id in set(item_ids))
+            self._replace(stored)
         return count
 
     async def changes(self) -> AsyncIterator[Sequence[Change]]:
@@ -225,6 +233,16 @@ class FileCatalog:
         if self._version() is None:
             return {}
         return dict(read_documents(self._path, self._schema, id_column=self._id_column))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other writers out from reading the file until it is replaced, or one would undo what the other did."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self._path.with_name(f".{self._path.name}.lock")))
+            except OSError as error:
+                raise InputError(f"{self._path} cannot be written: {error}", path=self._path) from error
+            yield
 
     def _replace(self, documents: Mapping[str, Document]) -> None:
         if self._path.suffix.lower() not in _WRITABLE:

@@ -105,7 +105,8 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
             await self._leave()
             if error.code in _LOST:
                 raise ChangesLostError from error
-            if error.code in _UNSUPPORTED:
+            # What once was told of changes will be again, also where rights are withdrawn for a while.
+            if error.code in _UNSUPPORTED and self._token is None:
                 raise ChangesUnsupportedError from error
             raise CatalogUnavailableError(problem_of(error)) from error
         except (PyMongoError, OSError) as error:

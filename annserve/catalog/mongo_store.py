@@ -17,6 +17,7 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from annserve.catalog.config import CatalogConfig
+from annserve.catalog.drift import DriftCount
 from annserve.catalog.evaluate import found_at, metadata_of
 from annserve.catalog.mongo_changes import MongoChanges
 from annserve.catalog.mongo_compile import compile_filter
@@ -34,7 +35,6 @@ SELECT_MAX = 2_000
 """Ids of one `select`."""
 CHUNK = 1_000
 """Documents of a batch, read or written: about half a millisecond of decoding ids, between two looks at other work."""
-EXAMPLES_MAX = 5
 
 
 class MongoCatalog:
@@ -163,30 +163,15 @@ class MongoCatalog:
 
     async def drift(self, progress: Progress = no_progress) -> Sequence[FieldDrift]:
         """Return how the documents differ from the declared fields."""
-        fields = list(self._schema.fields.values())
-        missing = dict.fromkeys(self._schema.fields, 0)
-        other_type: dict[str, int] = dict.fromkeys(self._schema.fields, 0)
-        examples: dict[str, list[str]] = {name: [] for name in self._schema.fields}
-        read = 0
-        async for documents in self._batches({}, [self._config.id_field, *(field.path for field in fields)]):
+        paths = [self._config.id_field, *(field.path for field in self._schema.fields.values())]
+        count, read = DriftCount(self._schema), 0
+        async for documents in self._batches({}, paths):
             for document in documents:
-                item_id = self._id_of(document)
-                if item_id is None:
-                    continue
-                there = metadata_of(fields, document)
-                for field in fields:
-                    if not found_at(field.path, document):
-                        missing[field.name] += 1
-                    elif field.name not in there:
-                        other_type[field.name] += 1
-                        if len(examples[field.name]) < EXAMPLES_MAX:
-                            examples[field.name].append(item_id)
+                if (item_id := self._id_of(document)) is not None:
+                    count.add(item_id, document)
             read += len(documents)
             progress("reading items", read, None)
-        return [
-            FieldDrift(field=name, missing=missing[name], other_type=other_type[name], examples=tuple(examples[name]))
-            for name in self._schema.fields
-        ]
+        return count.fields()
 
     async def ensure_indexes(self) -> Sequence[str]:
         """Create the indexes that filters and histories need, and return the names of those that were not there."""

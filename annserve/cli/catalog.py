@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from annserve.cli.catalog_source import CatalogOption, ConfigOption, DemoOption, HistoriesOption, required_source
+from annserve import demo
+from annserve.cli.catalog_source import (
+    CatalogOption,
+    CatalogSource,
+    ConfigOption,
+    DemoOption,
+    HistoriesOption,
+    required_source,
+)
 from annserve.cli.options import SnapshotsOption, open_store
 from annserve.cli.output import JsonOption, print_json, print_rows, progress_bars, say
 from annserve.domain.catalog import CatalogStore
@@ -40,6 +48,23 @@ def load_command(
         return count
 
     say(f"{source.use(load, create=True):,} items written to {source}")
+
+
+def load_demo(source: CatalogSource) -> None:
+    """Write the bundled items into a catalogue that has none."""
+    from annserve.catalog.documents import read_documents
+
+    async def load(store: CatalogStore) -> int:
+        async for ids in store.matching(None):
+            if ids:
+                return 0
+        with progress_bars() as progress:
+            count = await store.upsert(read_documents(demo.ITEMS, store.schema), progress)
+        await store.ensure_indexes()
+        return count
+
+    if count := source.use(load):
+        say(f"{count:,} bundled items written to {source}")
 
 
 @app.command("ensure-indexes")

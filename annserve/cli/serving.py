@@ -51,6 +51,10 @@ def serve_command(
 
         say("no snapshot yet: training on the bundled data")
         train_demo(store)
+    if use_demo and source is not None and source.is_mongodb:
+        from annserve.cli.catalog import load_demo
+
+        load_demo(source)
     loaded = load_current(store)
     for refusal in loaded.refusals:
         say(f"annserve: refused: {refusal}")
@@ -66,7 +70,7 @@ def serve_command(
 
 
 def _show_calls_to_try(snapshot: Snapshot, bound: str) -> None:
-    """Print three commands that ask about items and a user of this snapshot."""
+    """Print commands that ask about items and a user of this snapshot."""
     names = dict(zip(*(pq.read_table(demo.ITEMS)[column].to_pylist() for column in ("item_id", "name")), strict=True))
     seed = snapshot.items.id(int(snapshot.popular_rows[0]))
     if seed not in names or not len(snapshot.users):
@@ -79,6 +83,8 @@ def _show_calls_to_try(snapshot: Snapshot, bound: str) -> None:
     say("Try, in another terminal:")
     say(f"  # what is like {names[seed]!r}")
     say(f"  {program} query similar --item {shlex.quote(seed)} --names demo{where}")
+    say("  # the same, but cheap")
+    say(f"  {program} query similar --item {shlex.quote(seed)} --filter 'price < 2' --fields name,price{where}")
     say(f"  # what suits customer {user}")
     say(f"  {program} query personalize --user {shlex.quote(user)} --names demo{where}")
     say(f"  # what goes with {names[context]!r}, for this customer")

@@ -203,6 +203,26 @@ async def test_changes_that_could_not_be_followed_from_the_start_count_as_lost(s
             await told_through_outages(changes)
 
 
+async def test_rights_withdrawn_for_a_while_end_no_stream(server: Mongod) -> None:
+    unauthorized = {"failCommands": ["aggregate", "getMore"], "errorCode": 13, "appName": "annserve"}
+    async with catalog_at(server.uri, config_of("outages")) as catalog:
+        changes = catalog.changes()
+        await anext(changes)
+        with MongoClient[dict[str, Any]](server.direct_uri) as client:
+            client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=unauthorized)
+            try:
+                for _ in range(2):
+                    with pytest.raises(CatalogUnavailableError):
+                        await told(changes, 1)
+                client["outages"]["items"].replace_one({"_id": "meanwhile"}, {"price": 2}, upsert=True)
+            finally:
+                client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+        seen = await told_through_outages(changes)
+
+    assert seen == [Change(item_id="meanwhile", document={"_id": "meanwhile", "price": 2})]
+
+
 async def test_server_that_never_was_there_is_unavailable_at_once() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
