@@ -13,18 +13,20 @@ from pyroaring import BitMap
 
 from annserve.domain.catalog import CatalogStore, Metadata
 from annserve.domain.deadline import Deadline
+from annserve.domain.filter import Filter
 from annserve.domain.query import Answer, CatalogUse, Mode, Query, SearchPath
 from annserve.engine.blend import candidate_depth
 from annserve.engine.filters import Resolved
 from annserve.engine.knowledge import Knowledge
+from annserve.engine.merged_look_ups import IDS_MAX, MergedLookUps
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
 from annserve.search.index import SearchResult
 from annserve.search.restriction import Restriction
 
 ROUNDS_MAX = 3
-CHECKED_MAX = 2_000
-"""How many candidates one call of the store checks: the cost of ``$in`` grows by 13 us an id."""
+CHECKED_MAX = IDS_MAX
+"""How many candidates of one space a round checks."""
 
 _FIRST_DEPTH = {Mode.SIMILAR: 20, Mode.PERSONALIZE: 20, Mode.RELATED: 4}
 """How many candidates for each that is needed the first round checks: that many are enough when one in ten passes,
@@ -48,6 +50,7 @@ class CandidateCheck:
         self._workbench = workbench
         self._store = store
         self._items = recommender.snapshot.items
+        self._look_ups: dict[tuple[Filter | None, bool], MergedLookUps] = {}
 
     async def answer(
         self, query: Query, resolved: Resolved, knowledge: Knowledge, use: CatalogUse, deadline: Deadline
@@ -103,18 +106,28 @@ class CandidateCheck:
     ) -> None:
         """Sort the ``unknown`` rows into those ``passing`` and those ``failing``."""
         rows = list(unknown)
-        fields = tuple(self._store.schema.fields.values()) if query.options.read_mask else ()
+        look_ups = self._look_ups_of(query)
         use.candidate_rounds += 1
         use.candidates_checked += len(rows)
         for start in range(0, len(rows), CHECKED_MAX):
             part = rows[start : start + CHECKED_MAX]
             ids = self._items.ids(np.array(part, np.int64))
             use.database_calls += 1
-            found = await self._store.select(ids, query.options.filter, fields, deadline)
+            found = (await look_ups.find(ids, deadline)).metadata
             checked.update(found)
             passed = BitMap(row for row, item_id in zip(part, ids, strict=True) if item_id in found)
             passing |= passed
             failing |= BitMap(part) - passed
+
+    def _look_ups_of(self, query: Query) -> MergedLookUps:
+        """Return those that check the same filter, and read metadata or not, as ``query`` wants."""
+        key = query.options.filter, bool(query.options.read_mask)
+        look_ups = self._look_ups.get(key)
+        if look_ups is None:
+            self._look_ups = {known: one for known, one in self._look_ups.items() if not one.idle}
+            fields = tuple(self._store.schema.fields.values()) if key[1] else ()
+            look_ups = self._look_ups[key] = MergedLookUps(self._store, key[0], fields)
+        return look_ups
 
 
 def _since(started: float) -> float:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from cachetools import LRUCache
 
 from annserve.cache.bitmaps import BitmapCache
-from annserve.cache.single_flight import SingleFlight
 from annserve.domain.catalog import CatalogStore, Change, Metadata
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
+from annserve.engine.merged_look_ups import Found, MergedLookUps
 
 _ITEMS_KEPT = 50_000
 _ABSENT: Metadata = {}
@@ -23,14 +23,12 @@ class MetadataReader:
     """Reads all declared fields of an item at once, so that any `read_mask` finds them the next time."""
 
     def __init__(self, store: CatalogStore, bitmaps: BitmapCache, settings: CatalogSettings) -> None:
-        self._store = store
         self._bitmaps = bitmaps
         self._ttl_seconds = settings.metadata_ttl_seconds
-        self._fields = tuple(store.schema.fields.values())
         self._kept: LRUCache[str, tuple[float, Metadata]] = LRUCache(_ITEMS_KEPT)
         self._changed_at: LRUCache[str, float] = LRUCache(_ITEMS_KEPT)
         self._forgotten_at = -math.inf
-        self._flights: SingleFlight[tuple[str, ...], Mapping[str, Metadata]] = SingleFlight()
+        self._look_ups = MergedLookUps(store, None, tuple(store.schema.fields.values()))
 
     def forget(self, changes: Sequence[Change]) -> None:
         """Drop what is known of items that changed, and what is being read of them."""
@@ -44,9 +42,10 @@ class MetadataReader:
         self._kept.clear()
         self._forgotten_at = time.monotonic()
 
-    def keep(self, found: Mapping[str, Metadata], read_at: float) -> None:
-        """Remember all declared fields of items, read no earlier than ``read_at`` on the monotonic clock."""
-        for item_id, metadata in found.items():
+    def keep(self, found: Found) -> None:
+        """Remember all declared fields of items."""
+        read_at = found.sent_at
+        for item_id, metadata in found.metadata.items():
             # A change that was told meanwhile may be younger than what was read.
             if max(self._changed_at.get(item_id, read_at), self._forgotten_at) <= read_at:
                 self._kept[item_id] = (read_at, metadata)
@@ -75,15 +74,11 @@ class MetadataReader:
         missing = tuple(item_id for item_id in item_ids if item_id not in found)
         if missing:
             use.database_calls += 1
-            found.update(await self._flights.get(missing, lambda: self._read(missing, deadline)))
+            read = await self._look_ups.find(missing, deadline)
+            self.keep(read)
+            found.update(read.metadata)
         wanted = tuple(names)
         return [chosen(found.get(item_id, _ABSENT), wanted) for item_id in item_ids]
-
-    async def _read(self, item_ids: tuple[str, ...], deadline: Deadline) -> Mapping[str, Metadata]:
-        read_at = time.monotonic()
-        found = await self._store.select(item_ids, None, self._fields, deadline)
-        self.keep(found, read_at)
-        return found
 
 
 def chosen(metadata: Metadata, names: Iterable[str]) -> Metadata:

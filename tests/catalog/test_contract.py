@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from catalog_stores import STORES, empty_store, ids_passing
 from mongod import MongoServer
@@ -31,22 +31,26 @@ async def store(
 
 def documents() -> dict[str, Document]:
     """Items with values that are missing, null, of another type, several."""
-    chance = random.Random(7)
-    prices: list[object] = [1, 2.5, 2**53 + 1, -0.0, "5", None, True, [1, 9], {"price": 1}]
+    generator = np.random.default_rng(7)
+
+    def one_of(values: list[object]) -> object:
+        return values[generator.integers(len(values))]
+
+    prices: list[object] = [1, 2.5, 2**53, 2**53 + 1, -0.0, "5", None, True, [1, 9], {"price": 1}]
     countries: list[object] = ["France", "Österreich", "\U0001f600", "", None, 3, ["France", "Spain"]]
     moments: list[object] = [datetime(2024, 1, day, tzinfo=UTC) for day in range(1, 6)]
     items: dict[str, Document] = {}
     for number in range(60):
         document: dict[str, object] = {}
-        if chance.random() < 0.8:
-            document["price"] = chance.choice(prices)
-        if chance.random() < 0.8:
-            document["tags"] = chance.choice([["x", "y"], ["z"], [], "x", [["x"]], [1, "y"], None])
-        if chance.random() < 0.8:
-            origin = {"country": chance.choice(countries)}
-            document["origin"] = chance.choice([origin, [origin, {"country": "Spain"}, 4], "France", {}])
-        if chance.random() < 0.8:
-            document["released"] = chance.choice(moments)
+        if generator.random() < 0.8:
+            document["price"] = one_of(prices)
+        if generator.random() < 0.8:
+            document["tags"] = one_of([["x", "y"], ["z"], [], "x", [["x"]], [1, "y"], None])
+        if generator.random() < 0.8:
+            origin = {"country": one_of(countries)}
+            document["origin"] = one_of([origin, [origin, {"country": "Spain"}, 4], "France", {}])
+        if generator.random() < 0.8:
+            document["released"] = one_of(moments)
         items[f"item-{number}"] = document
     return items
 
