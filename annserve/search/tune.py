@@ -64,6 +64,8 @@ class Tuned:
 _FINALISTS = 3
 """How many recipes are built in full before giving up."""
 _SCANS = 16
+_SLOW_US = 1_000.0
+"""A graph that takes longer at full size gives way to one that is faster, if it meets the target as well."""
 _QUICK_US = 100.0
 """Trials quicker than this are not worth giving up, nor worth a choice that hangs on a few microseconds of noise."""
 _FAR = 0.1
@@ -203,17 +205,23 @@ class _Tuning:
     def run(self, seeds: _Seeds, least: float) -> Tuned:
         promising, other = self._compared(seeds.part(slice(0, None, 2)))
         exam = _Exam(self.points, seeds.part(slice(1, None, 2)))
+        sound: list[tuple[float, float, Graph]] = []
         for recipe in promising[:_FINALISTS]:
-            graph, recall = self._grown(recipe, exam)
-            if recall >= self.target:
-                return self._tuned(graph, recall, seeds)
+            graph, trial = self._grown(recipe, exam)
+            if trial.recall >= self.target:
+                sound.append((trial.query_us, trial.recall, graph))
+                if trial.query_us <= _SLOW_US:
+                    break
+        if sound:
+            _, recall, graph = min(sound, key=itemgetter(0))
+            return self._tuned(graph, recall, seeds)
         scan_us = self.scan_us
         if scan_us <= self.settings.scan_us_max:
             return Tuned(graph=None, bands=None, recall=1.0, target=self.target, trials=tuple(self.trials))
         if least < self.target:
-            graph, recall = self._grown((promising + other)[0], exam)
-            if recall >= least:
-                return self._tuned(graph, recall, seeds)
+            graph, trial = self._grown((promising + other)[0], exam)
+            if trial.recall >= least:
+                return self._tuned(graph, trial.recall, seeds)
         best = max(trial.recall for trial in self.trials)
         raise RecallNotReachedError(
             f"recall@10 of {self.target} not reached: the best of {len(self.trials)} trials had {best}, and an exact "
@@ -226,7 +234,7 @@ class _Tuning:
         )
 
     def _compared(self, seeds: _Seeds) -> tuple[list[Recipe], list[Recipe]]:
-        """Return the recipes that meet the target on a sample, deep and fast ones first, and the others by recall."""
+        """Return the recipes that meet the target on a sample, the best ones first, and the others by recall."""
         points, seeds = self._sample(seeds)
         exam = _Exam(points, seeds)
         promising: list[tuple[bool, float, Recipe]] = []
@@ -250,7 +258,10 @@ class _Tuning:
                         hopeless.add(reduction)
             if any(recipe.ef_search <= _SHORT_LIST and not shallow for shallow, _, recipe in promising):
                 break  # More links cost memory and seldom time; they are for points that need long lists.
-        ordered = [recipe for *_, recipe in sorted(promising, key=itemgetter(0, 1))]
+        by_speed = [(shallow, recipe) for shallow, _, recipe in sorted(promising, key=itemgetter(1))]
+        deep = [recipe for shallow, recipe in by_speed if not shallow]
+        others = [recipe for shallow, recipe in by_speed if shallow]
+        ordered = deep[:1] + others[:1] + deep[1:] + others[1:]
         return ordered, [recipe for _, recipe in sorted(other, key=itemgetter(0))]
 
     def _sample(self, seeds: _Seeds) -> tuple[Points, _Seeds]:
@@ -290,9 +301,9 @@ class _Tuning:
                     break
         return graph, trial
 
-    def _grown(self, recipe: Recipe, exam: _Exam) -> tuple[Graph, float]:
-        """Return the graph of all points by ``recipe``, its list as long as the target needs, and its recall."""
-        graph, trial = self._climbed(
+    def _grown(self, recipe: Recipe, exam: _Exam) -> tuple[Graph, Trial]:
+        """Return the graph of all points by ``recipe``, its list as long as the target needs, and how it did."""
+        return self._climbed(
             self._built(self.points, recipe.reduction, recipe.m), exam, start=recipe.ef_search, slowest_us=self.scan_us
         )
         return graph, trial.recall
