@@ -306,7 +306,6 @@ class _Tuning:
         return self._climbed(
             self._built(self.points, recipe.reduction, recipe.m), exam, start=recipe.ef_search, slowest_us=self.scan_us
         )
-        return graph, trial.recall
 
     def _tuned(self, graph: Graph, recall: float, seeds: _Seeds) -> Tuned:
         bands = measure_bands(self.points, graph, seeds.queries, own_rows=seeds.own_rows, threads=self.threads)
