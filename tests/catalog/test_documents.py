@@ -84,7 +84,10 @@ def test_json_times_are_read_where_declared_or_marked(tmp_path: Path) -> None:
 
 
 def test_written_documents_are_read_back_equal(tmp_path: Path) -> None:
-    documents: dict[str, Document] = {"a": {"price": 2**53 + 1, "x": [None, {"t": NEW_YEAR}]}, "\U0001f600": {"stocked": False}}
+    documents: dict[str, Document] = {
+        "a": {"price": 2**53 + 1, "x": [None, {"t": NEW_YEAR}]},
+        "\U0001f600": {"stocked": False},
+    }
     write_documents(tmp_path / "items.jsonl", documents.items())
 
     assert read(tmp_path / "items.jsonl") == documents

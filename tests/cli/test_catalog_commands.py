@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Annserve
 from mongod import MongoServer
+
+Annserve = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG = """
 fields:

@@ -32,7 +32,7 @@ class TwinCatalog:
     schema = SCHEMA
 
     def __init__(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        self.documents = dict(documents)
+        self.documents = {item_id: dict(document) for item_id, document in documents.items()}
         self.histories: dict[str, list[HistoryEntry]] = {}
         self.available = True
         self.error: AnnserveError | None = None
@@ -83,7 +83,7 @@ class TwinBuilder:
         self.asked: dict[Leaf | None, asyncio.Future[LeafBitmap]] = {}
 
     def build(self, leaf: Leaf | None) -> asyncio.Future[LeafBitmap]:
-        if leaf not in self.asked or self.asked[leaf].done():
+        if leaf not in self.asked:
             self.asked[leaf] = asyncio.get_running_loop().create_future()
         return self.asked[leaf]
 
