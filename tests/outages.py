@@ -12,7 +12,7 @@ from typing import Any
 
 from mongo_proxy import Proxy
 from mongod import Mongod
-from pymongo import AsyncMongoClient
+from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from served_catalog import Call, Served, Traffic, load_items, served
 
@@ -127,8 +127,12 @@ async def _until_primary(rig: Rig, _: float = 0.0) -> None:
 
 
 async def _told(rig: Rig, command: dict[str, Any]) -> dict[str, Any]:
-    async with AsyncMongoClient[dict[str, Any]](rig.mongod.direct_uri, serverSelectionTimeoutMS=500) as client:
-        return await client.admin.command(command)
+    def tell() -> dict[str, Any]:
+        # Not the asynchronous client, which leaves sockets to the garbage collector when a server is not there.
+        with MongoClient[dict[str, Any]](rig.mongod.direct_uri, serverSelectionTimeoutMS=500) as client:
+            return client.admin.command(command)
+
+    return await asyncio.to_thread(tell)
 
 
 async def _refuse(rig: Rig, _: float) -> None:
