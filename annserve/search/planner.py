@@ -93,7 +93,11 @@ class Planner:
     ) -> Sequence[Level]:
         levels: list[Level] = []
         is_open = selection is self._everything and not excluded_count
-        for needed in (k + min(excluded_count, k), k + 2 * excluded_count):
+        depths = [k + min(excluded_count, k), k + 2 * excluded_count]
+        if selection is not self._everything:
+            # A few queries in a hundred find too few among what is left. Looking deeper costs less than a scan.
+            depths.append(3 * k + 2 * excluded_count)
+        for needed in depths:
             level = self._level(needed, selection)
             if level is None or self._attempt_us(level, k, is_open, ef_search) >= exact_us:
                 break

@@ -62,15 +62,15 @@ def test_what_no_list_can_fill_goes_to_exact_search() -> None:
     assert lists(193) == []
 
 
-def test_a_filter_takes_a_list_that_leaves_enough_survivors() -> None:
+def test_a_filter_takes_a_list_that_leaves_enough_survivors_and_then_one_that_leaves_thrice_as_many() -> None:
     half = np.arange(0, COUNT, 2)
 
-    assert lists(4, half) == [100]
-    assert lists(10, half) == [200]
+    assert lists(4, half) == [100, 200]
+    assert lists(10, half) == [200, 800]
 
 
 def test_a_filter_is_judged_by_the_bands_it_keeps() -> None:
-    assert lists(5, LONG) == [50]
+    assert lists(5, LONG) == [50, 100]
     assert lists(5, SHORT) == []
 
 
@@ -108,7 +108,7 @@ def test_the_worst_is_every_attempt_and_a_scan_where_the_last_may_fall_short() -
     assert plan.worst_us(10, None, 12, 0) == 100 + 200
     assert plan.worst_us(10, None, 12, 500) == 500 + 500
     assert plan.worst_us(10, None, 5000, 0) == 100 + COUNT
-    assert plan.worst_us(10, half, 0, 0) == 200 + plan.exact_us(half)
+    assert plan.worst_us(10, half, 0, 0) == 200 + 800 + plan.exact_us(half)
     assert plan.worst_us(193, None, 0, 0) == COUNT
 
 
