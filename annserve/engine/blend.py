@@ -31,6 +31,7 @@ def blended(
     options: Options,
     eligibility: Eligibility,
     deadline: Deadline,
+    fallback_us_max: float,
 ) -> SearchResult:
     """Return the top ``options.k`` by ``(1 - w) z(likeness) + w z(affinity)``, ``w`` being ``user_impact``.
 
@@ -46,6 +47,7 @@ def blended(
             excluded=eligibility.excluded,
             ef_search=options.ef_search,
             exact=options.exact,
+            fallback_us_max=fallback_us_max,
             deadline=deadline,
         )
         for index, query in ((snapshot.likeness, likeness_query), (snapshot.affinity, affinity_query))

@@ -91,7 +91,11 @@ class CandidateCheck:
     ) -> Sequence[SearchResult]:
         estimated_us = self._recommender.estimated_us(query, knowledge, depth)
         return await self._workbench.run(
-            estimated_us, lambda: self._recommender.candidates(query, depth, deadline, knowledge), deadline
+            estimated_us,
+            lambda fallback_us: self._recommender.candidates(
+                query, depth, deadline, knowledge, fallback_us_max=fallback_us
+            ),
+            deadline,
         )
 
     async def _look_up(

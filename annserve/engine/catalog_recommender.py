@@ -119,7 +119,9 @@ class CatalogRecommender:
     async def _answer(self, query: Query, knowledge: Knowledge, deadline: Deadline) -> Answer:
         estimated_us = self._recommender.estimated_us(query, knowledge)
         return await self._workbench.run(
-            estimated_us, lambda: self._recommender.recommend(query, deadline, knowledge), deadline
+            estimated_us,
+            lambda fallback_us: self._recommender.recommend(query, deadline, knowledge, fallback_us_max=fallback_us),
+            deadline,
         )
 
     async def _race(

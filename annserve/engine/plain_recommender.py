@@ -26,5 +26,7 @@ class PlainRecommender:
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
         return await self._workbench.run(
-            self._recommender.estimated_us(query), lambda: self._recommender.recommend(query, deadline), deadline
+            self._recommender.estimated_us(query),
+            lambda fallback_us: self._recommender.recommend(query, deadline, fallback_us_max=fallback_us),
+            deadline,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from annserve.domain.arrays import Rows
@@ -33,8 +35,18 @@ class SnapshotRecommender:
         self._snapshot = snapshot
         self._vectorizer = QueryVectorizer(snapshot)
 
-    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE, knowledge: Knowledge = NOTHING) -> Answer:
-        """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
+    def recommend(
+        self,
+        query: Query,
+        deadline: Deadline = NO_DEADLINE,
+        knowledge: Knowledge = NOTHING,
+        *,
+        fallback_us_max: float = math.inf,
+    ) -> Answer:
+        """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises.
+
+        LongScanError besides, when an exact search was not expected and would take longer than ``fallback_us_max``.
+        """
         self.check_pin(query)
         options = query.options
         stopwatch = Stopwatch()
@@ -43,7 +55,7 @@ class SnapshotRecommender:
         stopwatch.lap("query_vectors")
         deadline.check("search")
         user_impact = _user_impact(query, vectors)
-        found, source = self._search(query, vectors, eligibility, user_impact, deadline)
+        found, source = self._search(query, vectors, eligibility, user_impact, deadline, fallback_us_max)
         stopwatch.lap("search")
         item_ids = self._snapshot.items.ids(found.rows)
         stopwatch.lap("order")
@@ -72,11 +84,17 @@ class SnapshotRecommender:
             raise SnapshotNotHereError(wanted_id, self._snapshot.id)
 
     def candidates(
-        self, query: Query, depth: int, deadline: Deadline = NO_DEADLINE, knowledge: Knowledge = NOTHING
+        self,
+        query: Query,
+        depth: int,
+        deadline: Deadline = NO_DEADLINE,
+        knowledge: Knowledge = NOTHING,
+        *,
+        fallback_us_max: float = math.inf,
     ) -> tuple[SearchResult, ...]:
         """Return the best ``depth`` rows of each space that answers ``query``, fewer where no more are allowed.
 
-        Whatever passes a later test among them is the best that passes it.
+        Whatever passes a later test among them is the best that passes it. Raises what `recommend` raises.
         """
         vectors = self._vectorizer.vectors_of(query, knowledge)
         eligibility = eligibility_of(query, vectors, self._snapshot, knowledge)
@@ -96,13 +114,14 @@ class SnapshotRecommender:
                 excluded=eligibility.excluded,
                 ef_search=query.options.ef_search,
                 exact=query.options.exact,
+                fallback_us_max=fallback_us_max,
                 deadline=deadline,
             )
             for index, vector in searched
         )
 
     def estimated_us(self, query: Query, knowledge: Knowledge = NOTHING, depth: int | None = None) -> float:
-        """Return an estimate of what ``query`` costs, in microseconds, on the high side: what it may come to.
+        """Return an estimate of what ``query`` costs, in microseconds, on the high side; see `SpaceIndex.estimated_us`.
 
         Args:
             query: The question.
@@ -144,6 +163,7 @@ class SnapshotRecommender:
         eligibility: Eligibility,
         user_impact: float,
         deadline: Deadline,
+        fallback_us_max: float,
     ) -> tuple[SearchResult, Source]:
         options = query.options
         likeness, affinity = vectors.likeness, vectors.affinity
@@ -152,7 +172,9 @@ class SnapshotRecommender:
         elif affinity is not None and (likeness is None or user_impact == 1.0):
             index, vector, source = self._snapshot.affinity, affinity, vectors.affinity_source
         elif likeness is not None and affinity is not None:
-            found = blended(self._snapshot, likeness, affinity, user_impact, options, eligibility, deadline)
+            found = blended(
+                self._snapshot, likeness, affinity, user_impact, options, eligibility, deadline, fallback_us_max
+            )
             return found, Source.BLEND
         else:
             return self._popular(options.k, eligibility), Source.POPULAR
@@ -163,6 +185,7 @@ class SnapshotRecommender:
             excluded=eligibility.excluded,
             ef_search=options.ef_search,
             exact=options.exact,
+            fallback_us_max=fallback_us_max,
             deadline=deadline,
         )
         return found, source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -33,6 +34,10 @@ class SearchResult:
     path: SearchPath
     eligible_count: int
     """How many rows could have been returned."""
+
+
+class LongScanError(Exception):
+    """The graph did not answer, and exact search would take longer than the caller can wait here."""
 
 
 class SpaceIndex:
@@ -84,6 +89,7 @@ class SpaceIndex:
         excluded: Rows | None = None,
         ef_search: int | None = None,
         exact: bool = False,
+        fallback_us_max: float = math.inf,
         deadline: Deadline = NO_DEADLINE,
     ) -> SearchResult:
         """Return the ``min(k, eligible)`` best rows for ``query``.
@@ -96,11 +102,13 @@ class SpaceIndex:
             ef_search: A longer search list than the planner would choose. A shorter one changes nothing: the
                 promised recall is not for sale. Exact search takes over from a list that costs more than it.
             exact: Whether to pass by the graph.
+            fallback_us_max: How long exact search may take, in microseconds, where the graph was asked in vain.
             deadline: Looked at between chunks of a long exact search.
 
         Raises:
             InvalidArgumentError: an argument is outside what is stated above.
             DeadlineExceededError: the deadline passed during exact search.
+            LongScanError: the graph was asked in vain, and exact search is estimated above ``fallback_us_max``.
         """
         query = self._checked_query(query)
         unwanted = _NOBODY if excluded is None else self._checked_excluded(excluded)
@@ -108,7 +116,7 @@ class SpaceIndex:
         k = min(_checked_k(k), eligible_count)
         found: _Found | None = None
         if self.graph is not None and not exact and k:
-            found = self._by_graph(self.graph, query, k, restriction, unwanted, ef_search or 0)
+            found = self._by_graph(self.graph, query, k, restriction, unwanted, ef_search or 0, fallback_us_max)
         path = SearchPath.HNSW if found else SearchPath.EXACT
         rows, scores = found or self._by_scan(query, k, restriction, excluded, deadline)
         return SearchResult(rows=rows, scores=scores, path=path, eligible_count=eligible_count)
@@ -154,7 +162,8 @@ class SpaceIndex:
     ) -> float:
         """Return about how many microseconds `search` may take with these arguments, on the high side.
 
-        Every attempt counts that may come before an answer: which rows a filter strikes is known only afterwards.
+        Every attempt on the graph counts that may come before an answer: which rows a filter strikes is known only
+        afterwards. Exact search counts where it is likely, not where ``fallback_us_max`` is there to hold it back.
         """
         k = min(k, self.count if restriction is None else len(restriction))
         if self.graph is None or exact or not k:
@@ -169,10 +178,12 @@ class SpaceIndex:
         restriction: Restriction | None,
         unwanted: frozenset[int],
         ef_search: int,
+        fallback_us_max: float,
     ) -> _Found | None:
         """Return ``k`` rows the graph is trusted with, or None when it finds too few or is not worth asking."""
         is_open = restriction is None and not unwanted
-        for level in self._planner.levels(k, restriction, len(unwanted), ef_search):
+        levels = self._planner.levels(k, restriction, len(unwanted), ef_search)
+        for level in levels:
             depth = k if is_open else min(level.reach, self.count)
             found = graph.search_scored(query, depth, max(level.ef_search, ef_search))
             if found is None:
@@ -187,6 +198,8 @@ class SpaceIndex:
             # further down, behind rows that were refused, are found less often than was measured.
             if len(places) == k and sum(places) <= k * level.reach / 2:
                 return rows[0, places], scores[0, places]
+        if levels and self._planner.exact_us(restriction) > fallback_us_max:
+            raise LongScanError
         return None
 
     def _by_scan(

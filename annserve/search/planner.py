@@ -62,14 +62,16 @@ class Planner:
         return self._levels_of(k, self.selection(restriction), excluded_count, ef_search, self.exact_us(restriction))
 
     def worst_us(self, k: int, restriction: Restriction | None, excluded_count: int, ef_search: int) -> float:
-        """Return what every attempt costs together, exact search after the last where that one may fall short."""
+        """Return what every attempt costs together, and exact search where it is likely to come after them.
+
+        Under a restriction it seldom does: `SpaceIndex.search` can be told not to begin it then.
+        """
         levels = self.levels(k, restriction, excluded_count, ef_search)
         is_open = restriction is None and not excluded_count
         attempts_us = sum(self._attempt_us(level, k, is_open, ef_search) for level in levels)
         # Without a restriction, a level this deep is filled even when all the excluded rows come first.
-        if restriction is None and levels and (is_open or levels[-1].reach >= k + 2 * excluded_count):
-            return attempts_us
-        return attempts_us + self.exact_us(restriction)
+        is_filled = restriction is not None or is_open or (bool(levels) and levels[-1].reach >= k + 2 * excluded_count)
+        return attempts_us if levels and is_filled else attempts_us + self.exact_us(restriction)
 
     def exact_us(self, restriction: Restriction | None) -> float:
         """Return what exact search costs, in microseconds, by the cheaper of its two ways."""

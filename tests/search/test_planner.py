@@ -100,7 +100,7 @@ def test_rows_over_fetched_are_part_of_what_an_attempt_costs() -> None:
     assert plan.levels(13, None, 4) == ()
 
 
-def test_the_worst_is_every_attempt_and_a_scan_where_the_last_may_fall_short() -> None:
+def test_the_worst_is_every_attempt_and_a_scan_where_it_is_likely() -> None:
     plan = planner()
     half = Restriction(np.arange(0, COUNT, 2), COUNT)
 
@@ -108,7 +108,8 @@ def test_the_worst_is_every_attempt_and_a_scan_where_the_last_may_fall_short() -
     assert plan.worst_us(10, None, 12, 0) == 100 + 200
     assert plan.worst_us(10, None, 12, 500) == 500 + 500
     assert plan.worst_us(10, None, 5000, 0) == 100 + COUNT
-    assert plan.worst_us(10, half, 0, 0) == 200 + 800 + plan.exact_us(half)
+    assert plan.worst_us(10, half, 0, 0) == 200 + 800
+    assert plan.worst_us(200, half, 0, 0) == plan.exact_us(half)
     assert plan.worst_us(193, None, 0, 0) == COUNT
 
 

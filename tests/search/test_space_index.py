@@ -20,7 +20,7 @@ from annserve.search import exact
 from annserve.search.bands import measure_bands
 from annserve.search.cost import CostModel
 from annserve.search.graph import Graph
-from annserve.search.index import SearchResult, SpaceIndex
+from annserve.search.index import LongScanError, SearchResult, SpaceIndex
 from annserve.search.points import Points
 from annserve.search.restriction import Restriction
 
@@ -281,6 +281,18 @@ def test_wrong_rows_to_score_are_refused(affinity: Built) -> None:
     for row in (-1, COUNT):
         with pytest.raises(InvalidArgumentError, match="rows"):
             affinity.index().score_rows(affinity.queries[0], np.array([row]))
+
+
+def test_an_exact_search_that_nobody_expected_can_be_held_back(built: Built) -> None:
+    index = built.index()
+    query = built.queries[0]
+    far = Restriction(ranked(built.points, query)[0][-COUNT // 2 :], COUNT)
+
+    with pytest.raises(LongScanError):
+        index.search(query, 5, restriction=far, fallback_us_max=10.0)
+    assert index.search(query, 5, restriction=far, fallback_us_max=1e9).path is SearchPath.EXACT
+    assert index.search(query, 5, restriction=far, exact=True, fallback_us_max=10.0).path is SearchPath.EXACT
+    assert index.search(query, 5, fallback_us_max=0.0).path is SearchPath.HNSW
 
 
 def test_a_long_exact_search_obeys_the_deadline(affinity: Built, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class TwinRecommender:
         self.entered = threading.Event()
 
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
-        return await self._workbench.run(self.cost_us, lambda: self.answered(query, deadline), deadline)
+        return await self._workbench.run(self.cost_us, lambda _: self.answered(query, deadline), deadline)
 
     def answered(self, query: Query, deadline: Deadline) -> Answer:
         self.queries.append(query)
