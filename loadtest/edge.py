@@ -81,7 +81,8 @@ def report(arguments: argparse.Namespace, folder: Path, scratch: Path) -> None:
         sys.exit(f"no snapshot in {folder}: `annserve train --demo` makes one, or give --random 100000")
     snapshot = load_snapshot(store.path(snapshot_id))
     seeds = np.random.default_rng(0).integers(0, len(snapshot.items), arguments.rounds)
-    bodies = [_body(scratch / f"body-{number}", snapshot.items.id(int(row))) for number, row in enumerate(seeds)]
+    requests = [messages.SimilarRequest(item_ids=[snapshot.items.id(int(row))]) for row in seeds]
+    bodies = [write_body(scratch / f"body-{number}", request) for number, request in enumerate(requests)]
     annserve = shutil.which("annserve", path=str(Path(sys.executable).parent)) or "annserve"
     servers: dict[str, Callable[[str], list[str]]] = {
         "empty handler": lambda address: [sys.executable, STAND_IN, "empty", address],
@@ -106,12 +107,12 @@ def measured(
     """Return one row with many calls in flight and one with a single call, from a server of its own."""
     rows = []
     with serving(command) as (address, pid):
-        _drive(address, pid, bodies[0], 1_000, 1, 1)  # Warm-up: imports, first connections.
+        drive(address, pid, bodies[0], 1_000, 1, 1)  # Warm-up: imports, first connections.
         for calls, connections, streams in (
             (arguments.calls, arguments.connections, arguments.streams),
             (arguments.calls // 10, 1, 1),
         ):
-            rounds = [_drive(address, pid, body, calls, connections, streams) for body in bodies]
+            rounds = [drive(address, pid, body, calls, connections, streams) for body in bodies]
             median = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
             rows.append({"server": name, "in_flight": connections * streams, **median})
     return rows
@@ -191,14 +192,14 @@ def random_model(item_count: int, dimension: int) -> Model:
     )
 
 
-def _body(path: Path, item_id: str) -> Path:
+def write_body(path: Path, request: messages.SimilarRequest) -> Path:
     """Write one call's bytes, with gRPC's five byte prefix, for h2load to send over and over."""
-    message = messages.SimilarRequest(item_ids=[item_id]).SerializeToString()
+    message = request.SerializeToString()
     path.write_bytes(b"\x00" + len(message).to_bytes(4, "big") + message)
     return path
 
 
-def _drive(address: str, pid: int, body: Path, calls: int, connections: int, streams: int) -> dict[str, float]:
+def drive(address: str, pid: int, body: Path, calls: int, connections: int, streams: int) -> dict[str, float]:
     """Return what ``calls`` calls cost the process ``pid``, and how long each took."""
     log = body.with_suffix(".log")
     log.unlink(missing_ok=True)

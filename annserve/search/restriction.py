@@ -89,6 +89,6 @@ class Selection:
     def gather(self, points: Points, rows: Rows) -> Points | None:
         """Return the gathered points when another scan of ``rows`` makes them worth keeping, else None."""
         if self.gathered is None and self.scanned and 4 * points.dimension * len(rows) <= _GATHERED_BYTES_MAX:
-            self.gathered = points.gather(rows)
+            self.gathered = points.gather(rows, by_column=True)
         self.scanned = True
         return self.gathered
