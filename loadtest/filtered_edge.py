@@ -99,7 +99,7 @@ def wait_until_warm(address: str, requests: list[recommendation_service_pb2.Simi
     with grpc.insecure_channel(address) as channel:
         stub = RecommendationServiceStub(channel)
         for one in requests:
-            while not stub.Similar(one, timeout=10.0).serving_info.HasField("catalog_age"):
+            while not stub.Similar(one, timeout=10.0).recommendations.HasField("selectivity"):
                 if time.monotonic() > give_up:
                     sys.exit("the filter's bitmap was not built in time")
                 time.sleep(0.05)
