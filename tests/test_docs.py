@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from annserve.cli import app
+from annserve.cli.app import app
 from annserve.settings import Settings
 from annserve.training.train import TrainingSettings
 from annserve.v1 import error_reason_pb2, recommendation_pb2, recommendation_service_pb2

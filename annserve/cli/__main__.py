@@ -1,5 +1,5 @@
 """``python -m annserve.cli`` does what ``annserve`` does."""
 
-from annserve.cli import main
+from annserve.cli.app import main
 
 main()
