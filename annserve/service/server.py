@@ -6,7 +6,7 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -21,8 +21,6 @@ from annserve.service.servicer import SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
 
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    # grpc shares ports by default: two servers on one port would split the calls between them, silently.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
     ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
     ("grpc.max_metadata_size", 8 * 1024),
@@ -49,7 +47,8 @@ class Server:
         self._settings = settings
         self._servicer = RecommendationServicer(recommender, settings.deadline_max_ms)
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(options=OPTIONS)
+        # grpc shares ports by default: two servers on one port would split the calls between them, silently.
+        self._grpc = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))])
         self._grpc.add_registered_method_handlers(SERVICE_NAME, self._servicer.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if settings.reflection:
@@ -62,18 +61,33 @@ class Server:
         Raises:
             InputError: the address cannot be listened on; the message says why and what to do.
         """
-        host, port = bindable(self._settings.address)
+        # A worker's port was taken for the instance, and is bound already.
+        host, port = (
+            split_address(self._settings.address) if self._settings.is_worker else bindable(self._settings.address)
+        )
         try:
             bound_port = self._grpc.add_insecure_port(self._settings.address)
         except RuntimeError as error:
             raise InputError(f"cannot serve on {self._settings.address}: {error}", address=host, port=port) from error
         await self._grpc.start()
-        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        await self.set_health(is_serving=True)
         return f"{host}:{bound_port}"
+
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls of the recommendation service have begun and not ended."""
+        return self._servicer.calls_under_way
+
+    async def set_health(self, *, is_serving: bool) -> None:
+        """Say in health whether calls are welcome, of the service and of the server as a whole."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in (health.OVERALL_HEALTH, SERVICE_NAME):
+            await self._health.set(name, status)
 
     async def drain(self) -> None:
         """Turn new calls away, finish those under way within the grace, stop."""
-        await self._health.enter_graceful_shutdown()
+        if not self._settings.is_worker:
+            await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace_ms / 1_000))
         # Streams that watch health or reflect never end by themselves, and nothing is lost with them: once no
         # recommendation has been under way for two looks in a row, the rest of the grace would be spent on them alone.
@@ -93,6 +107,7 @@ def serve(
     settings: ServerSettings,
     opened: AbstractAsyncContextManager[Recommender],
     ready: Callable[[str], None] = lambda _address: None,
+    attend: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Serve until TERM or INT, then drain; a second signal stops at once.
 
@@ -101,15 +116,19 @@ def serve(
         opened: Gives what answers, in the event loop it answers from: health says SERVING from the first moment. Left
             when the last call has been answered.
         ready: Called once with the address when calls are answered.
+        attend: Runs beside the server from then on, and is cancelled when it has stopped.
 
     Raises:
         InputError: the address cannot be listened on.
     """
-    asyncio.run(_serve(settings, opened, ready), debug=False)
+    asyncio.run(_serve(settings, opened, ready, attend), debug=False)
 
 
 async def _serve(
-    settings: ServerSettings, opened: AbstractAsyncContextManager[Recommender], ready: Callable[[str], None]
+    settings: ServerSettings,
+    opened: AbstractAsyncContextManager[Recommender],
+    ready: Callable[[str], None],
+    attend: Callable[[Server], Coroutine[Any, Any, None]] | None,
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -121,8 +140,11 @@ async def _serve(
         loop.add_signal_handler(number, on_signal)
     async with opened as recommender:
         server = Server(settings, recommender)
+        attending: asyncio.Task[None] | None = None
         try:
             ready(await server.start())
+            if attend is not None:
+                attending = asyncio.create_task(attend(server))
             await first.wait()
             draining = asyncio.create_task(server.drain())
             hurried = asyncio.create_task(second.wait())
@@ -132,7 +154,22 @@ async def _serve(
             await server.stop()
             await draining
         finally:
+            if attending is not None:
+                attending.cancel()
             await server.stop()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``address``.
+
+    Raises:
+        ValueError: it has no port, or one that does not exist.
+    """
+    host, _, port_text = address.rpartition(":")
+    port = int(port_text)
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"there is no port {port}")
+    return host, port
 
 
 def bindable(address: str) -> tuple[str, int]:
@@ -140,11 +177,8 @@ def bindable(address: str) -> tuple[str, int]:
 
     grpc itself says neither what is wrong nor what to do, and writes to standard error on the way.
     """
-    host, _, port_text = address.rpartition(":")
     try:
-        port = int(port_text)
-        if not 0 <= port <= 65_535:
-            raise ValueError(f"there is no port {port}")
+        host, port = split_address(address)
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         problems = [problem for family, *_, target in found if (problem := _bind_problem(family, target))]
         # A name may stand for more addresses than this machine has; one of them is enough.

@@ -16,3 +16,6 @@ class ServerSettings:
     drain_grace_ms: int = 10_000
     """How long calls under way may go on once the server stops."""
     reflection: bool = True
+    is_worker: bool = False
+    """Whether it is one of an instance: it shares the port with the others, and health is the instance's, which
+    `Server.set_health` is told: one worker that stops for itself must not turn callers away from all."""
