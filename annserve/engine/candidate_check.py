@@ -77,7 +77,9 @@ class CandidateCheck:
                 allowed = Restriction(kept, len(self._items))
                 answer = self._recommender.recommend(query, deadline, replace(knowledge, allowed=allowed))
                 path = SearchPath.HNSW if any(one.path is SearchPath.HNSW for one in found) else SearchPath.EXACT
-                answer = replace(answer, selectivity=None, search_path=path, catalog_age_seconds=_since(started))
+                # What was known before the check had a part in it too, and is older.
+                age_seconds = max(time.monotonic() - started, resolved.age_seconds or 0.0)
+                answer = replace(answer, selectivity=None, search_path=path, catalog_age_seconds=age_seconds)
                 return answer, checked
             share = max(min(counts), 0.5) / depth
             deeper = min(math.ceil(_MARGIN * needed / share), CHECKED_MAX)
@@ -132,7 +134,3 @@ class CandidateCheck:
             fields = tuple(self._store.schema.fields.values()) if key[1] else ()
             look_ups = self._look_ups[key] = MergedLookUps(self._store, key[0], fields)
         return look_ups
-
-
-def _since(started: float) -> float:
-    return time.monotonic() - started

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,12 +16,15 @@ from annserve.cache.single_flight import SingleFlight
 from annserve.domain.arrays import Rows
 from annserve.domain.catalog import CatalogStore, HistoryEntry
 from annserve.domain.deadline import Deadline
+from annserve.domain.errors import DeadlineExceededError
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.knowledge import NO_ROWS
 from annserve.snapshot.snapshot import Snapshot
 
 _USERS_KEPT = 10_000
+_READ_SECONDS = 0.5
+"""How long a look-up goes on at least, for the next who asks, when those who wait for it have left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +63,16 @@ class HistoryReader:
             use.history_hits += 1
             return kept
         use.database_calls += 1
-        return await self._flights.get(user_id, lambda: self._read(user_id, deadline))
+        remaining = deadline.at - time.monotonic()
+        try:
+            # Who joins a look-up waits for it as long as she can, whoever began it.
+            async with asyncio.timeout(None if math.isinf(remaining) else max(remaining, 0.0)):
+                return await self._flights.get(user_id, lambda: self._read(user_id))
+        except TimeoutError:
+            raise DeadlineExceededError("waiting for the catalogue") from None
 
-    async def _read(self, user_id: str, deadline: Deadline) -> UserHistory:
+    async def _read(self, user_id: str) -> UserHistory:
+        deadline = Deadline.after(max(self._settings.wait_seconds, _READ_SECONDS))
         entries = await self._store.history(user_id, self._settings.history_items_max, deadline)
         history = self._kept[user_id] = self._as_rows(entries)
         return history

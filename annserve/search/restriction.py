@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +17,8 @@ from annserve.domain.errors import InvalidArgumentError
 from annserve.search.bands import Level
 from annserve.search.points import Points
 
-_GATHERED_BYTES_MAX = 1 << 28
+GATHERED_BYTES_MAX = 1 << 28
+"""What the rows that are kept side by side may take, of all restrictions in this process together."""
 _LEARNED_CHANGE_MAX = 100
 """The planner's choices hold while no more than one in so many rows was added or taken away."""
 
@@ -83,12 +86,45 @@ class Selection:
     levels: dict[int, Level | None] = field(default_factory=dict)
     """The planner's choices so far, by the number of survivors needed."""
     gathered: Points | None = None
-    """The allowed rows side by side, once they have been scanned twice."""
+    """The allowed rows side by side, once they have been scanned twice, while there is room."""
     scanned: bool = False
 
     def gather(self, points: Points, rows: Rows) -> Points | None:
         """Return the gathered points when another scan of ``rows`` makes them worth keeping, else None."""
-        if self.gathered is None and self.scanned and 4 * points.dimension * len(rows) <= _GATHERED_BYTES_MAX:
-            self.gathered = points.gather(rows, by_column=True)
+        gathered = self.gathered
+        if gathered is None and self.scanned and _size_bytes(points, rows) <= GATHERED_BYTES_MAX:
+            gathered = points.gather(rows, by_column=True)
         self.scanned = True
-        return self.gathered
+        if gathered is not None:
+            _GATHERED.keep(self, gathered)
+        return gathered
+
+
+class _Gathered:
+    """The selections whose rows are gathered, bounded in bytes: those scanned longest ago give way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[Selection, int] = OrderedDict()
+        self._bytes = 0
+
+    def keep(self, selection: Selection, gathered: Points) -> None:
+        """Note that ``selection`` was scanned just now, over what it has ``gathered``."""
+        with self._lock:
+            if selection in self._sizes:
+                self._sizes.move_to_end(selection)
+                return
+            selection.gathered = gathered
+            self._sizes[selection] = size_bytes = gathered.vectors.nbytes
+            self._bytes += size_bytes
+            while self._bytes > GATHERED_BYTES_MAX:
+                oldest, size_bytes = self._sizes.popitem(last=False)
+                oldest.gathered = None
+                self._bytes -= size_bytes
+
+
+_GATHERED = _Gathered()
+
+
+def _size_bytes(points: Points, rows: Rows) -> int:
+    return 4 * points.dimension * len(rows)
