@@ -21,7 +21,8 @@ BYTES_MAX = 64 << 20
 _OVERHEAD_BYTES = 1024
 """About what a leaf, its key and its entry take beside the bitmap."""
 _ACCOUNT_EVERY = 1024
-_next_version = itertools.count(1).__next__
+# The clock goes on when a process ends: whoever keeps these bitmaps after it uses no version again.
+_next_version = itertools.count(time.monotonic_ns()).__next__
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -34,7 +35,7 @@ class LeafBitmap:
     read_at: float
     """Monotonic seconds: when the query that filled it was sent."""
     version: int = field(default_factory=_next_version)
-    """Grows with every flip and rebuild, and no two bitmaps of a process share one: contents are known by it."""
+    """Grows with every flip and rebuild, and no two contents share one; replicas have it from their original."""
     used_at: float = -math.inf
     """Monotonic seconds: when a request last asked for it."""
 
@@ -83,8 +84,11 @@ class BitmapCache:
         else:
             self.drop(bitmap.leaf)
 
-    def flip(self, leaf: Leaf | None, row: int, passes: bool) -> bool:
-        """Make ``row`` pass ``leaf`` or not, if the leaf is here, and return whether that changed anything."""
+    def flip(self, leaf: Leaf | None, row: int, passes: bool, version: int | None = None) -> bool:
+        """Make ``row`` pass ``leaf`` or not, if the leaf is here, and return whether that changed anything.
+
+        A replica says which ``version`` the change made of the original.
+        """
         found = self.peek(leaf)
         if found is None or (row in found.bitmap) == passes:
             return False
@@ -92,7 +96,7 @@ class BitmapCache:
             found.bitmap.add(row)
         else:
             found.bitmap.discard(row)
-        found.version = _next_version()
+        found.version = _next_version() if version is None else version
         if passes and len(found.bitmap) % _ACCOUNT_EVERY == 0:
             self.put(found)  # It has grown since its size was taken.
         return True

@@ -83,7 +83,8 @@ class CatalogRecommender:
         if self._bitmaps.stale and (filter_ is not None or resolved.possible is not None):
             degradations.append(Degradation.CATALOG_STALE)
         # The leaves that are not known are read from now on, whoever answers first.
-        builds = {leaf: self._builder.build(leaf) for leaf in resolved.missing} if filter_ is not None else {}
+        since = time.monotonic() - self._max_staleness_seconds(query)
+        builds = {leaf: self._builder.build(leaf, since) for leaf in resolved.missing} if filter_ is not None else {}
         history = await self._history(query, deadline, use, degradations)
         knowledge = Knowledge(allowed=resolved.possible, seen_rows=history.seen_rows, taste_rows=history.taste_rows)
         stopwatch.lap("catalog")

@@ -7,6 +7,7 @@ to pass, and the rows that may. Where they meet, the filter is resolved; between
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ _Known: TypeAlias = Mapping[Leaf | None, LeafBitmap]
 class LeafBuilder(Protocol):
     """Reads leaves from the catalogue; the keeper does."""
 
-    def build(self, leaf: Leaf | None) -> asyncio.Future[LeafBitmap]:
-        """Read the rows that pass ``leaf`` (None: those of all items) into the cache; equal builds are one."""
+    def build(self, leaf: Leaf | None, since: float = math.inf) -> asyncio.Future[LeafBitmap]:
+        """Read the rows that pass ``leaf`` (None: those of all items) into the cache; equal builds are one.
+
+        What is known to have been so at ``since`` or later, in monotonic seconds, need not be read.
+        """
         ...
 
 

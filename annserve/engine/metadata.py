@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from cachetools import LRUCache
 
 from annserve.cache.bitmaps import BitmapCache
-from annserve.domain.catalog import CatalogStore, Change, Metadata
+from annserve.domain.catalog import CatalogStore, Metadata
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
@@ -30,12 +30,12 @@ class MetadataReader:
         self._forgotten_at = -math.inf
         self._look_ups = MergedLookUps(store, None, tuple(store.schema.fields.values()))
 
-    def forget(self, changes: Sequence[Change]) -> None:
+    def forget(self, item_ids: Sequence[str]) -> None:
         """Drop what is known of items that changed, and what is being read of them."""
         now = time.monotonic()
-        for change in changes:
-            self._kept.pop(change.item_id, None)
-            self._changed_at[change.item_id] = now
+        for item_id in item_ids:
+            self._kept.pop(item_id, None)
+            self._changed_at[item_id] = now
 
     def forget_all(self) -> None:
         """Drop everything, and what is being read: changes were missed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -41,7 +42,7 @@ class Keeper:
         items: IdRows,
         bitmaps: BitmapCache,
         settings: KeeperSettings | None = None,
-        listeners: Sequence[Callable[[Sequence[Change]], None]] = (),
+        listeners: Sequence[Callable[[Sequence[str]], None]] = (),
         lost_listeners: Sequence[Callable[[], None]] = (),
     ) -> None:
         """Keep ``bitmaps`` over the rows of ``items``.
@@ -51,7 +52,7 @@ class Keeper:
             items: The rows of the snapshot.
             bitmaps: What to keep; written by nobody else.
             settings: How to go about it.
-            listeners: Told of changes as they arrive, before any bit flips.
+            listeners: Told the ids of items that changed as they arrive, before any bit flips.
             lost_listeners: Called when what was read of the store up to now cannot be kept up to date.
         """
         self._store = store
@@ -81,11 +82,17 @@ class Keeper:
             await asyncio.wait({self._task})
         await self._builds.close()
 
-    def build(self, leaf: Leaf | None) -> asyncio.Future[LeafBitmap]:
+    def build(self, leaf: Leaf | None, since: float = math.inf) -> asyncio.Future[LeafBitmap]:
         """Read the rows that pass ``leaf``, None for those of all items, and put them into the cache.
 
+        What is there already, and known to have been so at ``since`` or later (monotonic seconds), is not read again.
         Equal leaves share one build, which goes on when its waiters leave; each caller has a future of its own.
         """
+        kept = self._bitmaps.peek(leaf)
+        if kept is not None and max(kept.read_at, self._bitmaps.synced_at) >= since:
+            known: asyncio.Future[LeafBitmap] = asyncio.get_running_loop().create_future()
+            known.set_result(kept)
+            return known
         return self._builds.begin(leaf)
 
     async def _keep(self) -> None:
@@ -154,7 +161,7 @@ class Keeper:
     async def _apply(self, batch: Sequence[Change]) -> None:
         self.counters.changes += len(batch)
         for listener in self._listeners:
-            listener(batch)
+            listener([change.item_id for change in batch])
         self._backlog += len(batch)
         if self._backlog > self._settings.flood_changes and self._builds.leaves_followed:
             self.counters.floods += 1

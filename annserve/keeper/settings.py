@@ -27,3 +27,19 @@ class KeeperSettings:
     """A leaf used within this time is read again after it had to be dropped."""
     rebuilds_max: int = 64
     """How many leaves are read again then: those used last."""
+    linger_seconds: float = 60.0
+    """How long a snapshot's bitmaps are kept when its last worker has left."""
+    hello_seconds: float = 5.0
+    """How long a worker may take to say for which snapshot it comes."""
+    beat_seconds: float = 0.25
+    """How often a worker hears something, if only that all is as it was."""
+    uses_seconds: float = 1.0
+    """How often a worker says which leaves it used; a quarter of `ttl_seconds` where that is less."""
+    keeper_silence_seconds: float = 2.0
+    """How long a worker hears nothing before the keeper counts as gone."""
+    reconnect_seconds: float = 0.1
+    """How long a worker waits before it looks for a keeper that has gone."""
+    room_bytes: int = 1 << 20
+    """A worker that has so much to read yet is sent no bitmap it did not ask for."""
+    backlog_bytes_max: int = 4 << 20
+    """A worker that has more to read than that is cut off."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,8 +82,10 @@ class TwinBuilder:
     def __init__(self, store: TwinCatalog, items: IdIndex, bitmaps: BitmapCache) -> None:
         self._store, self._items, self._bitmaps = store, items, bitmaps
         self.asked: dict[Leaf | None, asyncio.Future[LeafBitmap]] = {}
+        self.since: dict[Leaf | None, float] = {}
 
-    def build(self, leaf: Leaf | None) -> asyncio.Future[LeafBitmap]:
+    def build(self, leaf: Leaf | None, since: float = math.inf) -> asyncio.Future[LeafBitmap]:
+        self.since[leaf] = since
         if leaf not in self.asked:
             self.asked[leaf] = asyncio.get_running_loop().create_future()
         return self.asked[leaf]

@@ -13,7 +13,7 @@ from engine_catalog import KIND, PRICE, TwinBuilder, TwinCatalog
 from pyroaring import BitMap
 
 from annserve.cache.bitmaps import BitmapCache
-from annserve.domain.catalog import Change, HistoryEntry
+from annserve.domain.catalog import HistoryEntry
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import CatalogUnavailableError, DeadlineExceededError, FieldNotIndexedError
 from annserve.domain.filter import And, Equals, Filter, Not, Range, canonical
@@ -296,7 +296,7 @@ async def test_metadata_comes_with_each_item_and_is_kept_until_it_changes(settin
     assert list((await setting.engine.recommend(query)).metadata) == expected
     assert len(setting.store.selected) == calls
 
-    setting.metadata.forget([Change(item_id=changed, document=None)])
+    setting.metadata.forget([changed])
     after = await setting.engine.recommend(query)
     assert setting.store.selected[-1] == (changed,)
     assert after.metadata[0] == {"price": (1_000.0,)}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from catalog_twin import CatalogTwin, Rows
 
 from annserve.cache.bitmaps import BitmapCache
-from annserve.domain.catalog import Change
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.settings import KeeperSettings
 
@@ -57,7 +56,7 @@ async def kept(
     twin: CatalogTwin,
     rows: Rows | None = None,
     settings: KeeperSettings = QUICK,
-    listeners: Sequence[Callable[[Sequence[Change]], None]] = (),
+    listeners: Sequence[Callable[[Sequence[str]], None]] = (),
     lost_listeners: Sequence[Callable[[], None]] = (),
 ) -> AsyncIterator[Kept]:
     rows = Rows.numbered(8) if rows is None else rows
