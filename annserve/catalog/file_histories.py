@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from annserve.domain.catalog import HistoryEntry
-from annserve.domain.errors import InputError
+from annserve.domain.errors import CatalogUnavailableError, InputError
 
 ENTRIES_MAX = 1_000
 """How many entries of a user are kept in memory and returned."""
@@ -24,14 +24,46 @@ class FileHistories:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries: dict[str, list[HistoryEntry]] = {}
-        self._inode = 0
+        self._file: int | None = None
+        """What was read so far. It stays open: the number of an open inode is given to no other file."""
         self._read_bytes = 0
 
     def newest(self, user_id: str, count: int) -> Sequence[HistoryEntry]:
-        """Return the newest entries of a user by time, at most ``count``, oldest first."""
-        self._catch_up()
+        """Return the newest entries of a user by time, at most ``count``, oldest first, as far as `catch_up` read."""
         entries = self._entries.get(user_id, [])
         return entries[-count:] if count > 0 else []
+
+    def behind_bytes(self) -> int:
+        """Return how much `catch_up` would read or forget.
+
+        Raises:
+            CatalogUnavailableError: the file cannot be looked at.
+        """
+        try:
+            now = self._path.stat()
+        except FileNotFoundError:
+            return self._read_bytes
+        except OSError as error:
+            raise CatalogUnavailableError(f"histories cannot be read: {error.strerror}") from error
+        return now.st_size if self._is_replaced(now) else now.st_size - self._read_bytes
+
+    def catch_up(self) -> None:
+        """Read what was added since the last time; all of it when the file was replaced.
+
+        Raises:
+            CatalogUnavailableError: the file cannot be read.
+        """
+        try:
+            self._read_on()
+        except OSError as error:
+            raise CatalogUnavailableError(f"histories cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._forget()
+
+    def __del__(self) -> None:
+        self._forget()
 
     def add(self, user_id: str, entries: Sequence[HistoryEntry]) -> None:
         """Write ``entries`` to the disk.
@@ -79,20 +111,27 @@ class FileHistories:
         except OSError as error:
             raise InputError(f"histories in {self._path} cannot be written: {error}", path=self._path) from error
 
-    def _catch_up(self) -> None:
-        """Read what was added since the last time; all of it when the file was replaced."""
+    def _is_replaced(self, now: os.stat_result) -> bool:
+        if self._file is None:
+            return True
+        known = os.fstat(self._file)
+        return (known.st_dev, known.st_ino) != (now.st_dev, now.st_ino) or now.st_size < self._read_bytes
+
+    def _forget(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._entries, self._file, self._read_bytes = {}, None, 0
+
+    def _read_on(self) -> None:
         try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._read_bytes:
-                    self._entries, self._inode, self._read_bytes = {}, status.st_ino, 0
-                if status.st_size == self._read_bytes:
-                    return
-                file.seek(self._read_bytes)
-                added = file.read()
+            if self._is_replaced(self._path.stat()):
+                self._forget()
+                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._entries, self._inode, self._read_bytes = {}, 0, 0
+            self._forget()
+        if self._file is None:
             return
+        added = os.pread(self._file, os.fstat(self._file).st_size - self._read_bytes, self._read_bytes)
         whole = added[: added.rfind(b"\n") + 1]  # The last line may still be being written.
         self._read_bytes += len(whole)
         for line in whole.splitlines():
@@ -112,7 +151,7 @@ def _parsed(line: bytes) -> tuple[str, HistoryEntry] | None:
     try:
         value = json.loads(line)
         user_id, item_id, event, time_ms = (value[name] for name in ("user_id", "item_id", "event", "time_ms"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if not (isinstance(user_id, str) and isinstance(item_id, str) and isinstance(event, str)):
         return None

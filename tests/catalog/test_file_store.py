@@ -12,7 +12,7 @@ from catalog_stores import ids_passing
 from annserve.catalog.file_histories import ENTRIES_MAX, FileHistories
 from annserve.catalog.file_store import FileCatalog
 from annserve.domain.catalog import ChangesLostError, HistoryEntry, Schema
-from annserve.domain.errors import InputError
+from annserve.domain.errors import CatalogUnavailableError, InputError
 from annserve.domain.filter import Field, FieldType
 
 PRICE = Field(name="price", type=FieldType.NUMBER, path="price")
@@ -93,26 +93,31 @@ def entry(item_id: str, time_ms: int) -> HistoryEntry:
     return HistoryEntry(item_id=item_id, time_ms=time_ms)
 
 
+def newest(histories: FileHistories, count: int) -> list[HistoryEntry]:
+    histories.catch_up()
+    return list(histories.newest("u", count))
+
+
 def test_log_with_a_torn_line_loses_that_line_only(tmp_path: Path) -> None:
     path = tmp_path / "histories.jsonl"
     FileHistories(path).add("u", [entry("a", 1), entry("b", 2)])
     path.write_bytes(path.read_bytes()[:-5])
     histories = FileHistories(path)
-    assert histories.newest("u", 9) == [entry("a", 1)]
+    assert newest(histories, 9) == [entry("a", 1)]
 
     histories.add("u", [entry("c", 3)])
 
-    assert histories.newest("u", 9) == FileHistories(path).newest("u", 9) == [entry("a", 1), entry("c", 3)]
+    assert newest(histories, 9) == newest(FileHistories(path), 9) == [entry("a", 1), entry("c", 3)]
 
 
 def test_log_that_another_process_writes_is_followed(tmp_path: Path) -> None:
     ours, theirs = (FileHistories(tmp_path / "histories.jsonl") for _ in range(2))
     theirs.add("u", [entry("a", 1)])
-    assert ours.newest("u", 9) == [entry("a", 1)]
+    assert newest(ours, 9) == [entry("a", 1)]
     theirs.erase("u")
-    assert ours.newest("u", 9) == []
+    assert newest(ours, 9) == []
     theirs.add("u", [entry("b", 2)])
-    assert ours.newest("u", 9) == [entry("b", 2)]
+    assert newest(ours, 9) == [entry("b", 2)]
 
 
 def test_newest_entries_by_time_are_kept_however_late_older_ones_arrive(tmp_path: Path) -> None:
@@ -120,7 +125,45 @@ def test_newest_entries_by_time_are_kept_however_late_older_ones_arrive(tmp_path
     histories.add("u", [entry("new", 10**9)])
     histories.add("u", [entry(f"old-{time_ms}", time_ms) for time_ms in range(ENTRIES_MAX + 5)])
 
-    kept = histories.newest("u", 2 * ENTRIES_MAX)
+    kept = newest(histories, 2 * ENTRIES_MAX)
 
     assert len(kept) == ENTRIES_MAX
     assert kept[-1] == entry("new", 10**9)
+
+
+def test_a_log_replaced_by_one_of_the_same_size_is_read_anew_whatever_inode_it_was_given(tmp_path: Path) -> None:
+    """File systems give the number of a removed file to the next: number and size may both come back."""
+    path = tmp_path / "histories.jsonl"
+    ours, theirs = FileHistories(path), FileHistories(path)
+    for number in range(20):
+        theirs.add("u", [entry(f"item-{number:04}", 1)])
+        assert newest(ours, 9) == [entry(f"item-{number:04}", 1)]
+        theirs.erase("u")
+        theirs.erase("nobody")
+
+
+async def test_a_log_that_is_no_log_is_no_fault_of_the_caller(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    catalog = FileCatalog(tmp_path / "items.jsonl", SCHEMA, tmp_path / "folder", create=True)
+    with pytest.raises(CatalogUnavailableError):
+        await catalog.history("u", 9)
+
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text("[" * 100_000 + "\n")
+    FileHistories(deep).add("u", [entry("a", 1)])
+    assert newest(FileHistories(deep), 9) == [entry("a", 1)]
+
+
+async def test_a_long_log_is_read_beside_the_event_loop(tmp_path: Path) -> None:
+    path = tmp_path / "histories.jsonl"
+    FileHistories(path).add("u", [entry(f"item-{number}", number) for number in range(30_000)])
+    catalog = FileCatalog(tmp_path / "items.jsonl", SCHEMA, path, create=True)
+    turns = 0
+    reading = asyncio.create_task(catalog.history("u", 2))
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert [one.item_id for one in await reading] == ["item-29998", "item-29999"]
+    assert turns > 3
+    await catalog.close()
