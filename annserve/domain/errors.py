@@ -12,6 +12,11 @@
     ├── NoCatalogError                  metadata or a filter is asked for, and there is no catalogue
     ├── CatalogUnavailableError         the catalogue does not answer, or knows too old a state
     ├── FieldNotIndexedError            a filter would read every document
+    ├── UnknownSnapshotError, UnknownWorkerError   what is to be operated on is not here
+    ├── ActivationRefusedError          a snapshot was not taken into service
+    ├── InstanceRefusedError            the instance cannot do what it was told
+    ├── InstanceUnavailableError        the part of the instance that would do it does not answer
+    ├── NotEnabledError                 the instance was started without a feature
     ├── SnapshotRefusedError            a snapshot that must not be loaded
     │   ├── SnapshotIncompleteError, SnapshotChecksumError, SnapshotFormatError
     │   └── SnapshotSchemaError, SnapshotRecallError
@@ -152,6 +157,66 @@ class FieldNotIndexedError(AnnserveError):
 
     def __init__(self, field: str) -> None:
         super().__init__(f"field {field!r} has no index: `annserve catalog ensure-indexes` makes it", field=field)
+
+
+class UnknownSnapshotError(AnnserveError):
+    """A snapshot that is to be served is not here; an empty id where none was live before."""
+
+    reason = "UNKNOWN_SNAPSHOT"
+
+    def __init__(self, snapshot_id: str) -> None:
+        problem = f"there is no snapshot {snapshot_id!r} here" if snapshot_id else "there is no earlier snapshot here"
+        super().__init__(problem, snapshot_id=snapshot_id)
+
+
+class UnknownWorkerError(AnnserveError):
+    """No worker is in the slot."""
+
+    reason = "UNKNOWN_WORKER"
+
+    def __init__(self, slot: int) -> None:
+        super().__init__(f"there is no worker in slot {slot}", slot=slot)
+
+
+class ActivationRefusedError(AnnserveError):
+    """A snapshot is not taken into service; ``cause`` is a reason of `SnapshotRefusedError` or, say, ``MEMORY``."""
+
+    reason = "ACTIVATION_REFUSED"
+
+    def __init__(self, snapshot_id: str, cause: str, problem: str) -> None:
+        super().__init__(
+            f"snapshot {snapshot_id!r} is not served ({cause}): {problem}",
+            snapshot_id=snapshot_id,
+            cause=cause,
+            problem=problem,
+        )
+
+
+class InstanceRefusedError(AnnserveError):
+    """The instance cannot do what it was told as it is now; ``cause`` is one word."""
+
+    reason = "INSTANCE_REFUSED"
+
+    def __init__(self, cause: str, problem: str) -> None:
+        super().__init__(f"the instance will not do this ({cause}): {problem}", cause=cause, problem=problem)
+
+
+class InstanceUnavailableError(AnnserveError):
+    """The part of the instance that would do it does not answer."""
+
+    reason = "INSTANCE_UNAVAILABLE"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the instance does not answer: {problem}", problem=problem)
+
+
+class NotEnabledError(AnnserveError):
+    """The instance was started without a feature."""
+
+    reason = "NOT_ENABLED"
+
+    def __init__(self, feature: str) -> None:
+        super().__init__(f"this instance was started without {feature}", feature=feature)
 
 
 class SnapshotRefusedError(AnnserveError):

@@ -86,9 +86,30 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
         grpc.StatusCode.FAILED_PRECONDITION,
         _precondition("field", "field", "an index that filters on this field can use"),
     ),
+    errors.UnknownSnapshotError: (grpc.StatusCode.NOT_FOUND, _resource("snapshot", "snapshot_id")),
+    errors.UnknownWorkerError: (grpc.StatusCode.NOT_FOUND, _resource("worker", "slot")),
+    errors.ActivationRefusedError: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        _precondition("snapshot", "snapshot_id", "a snapshot that is whole, and fits"),
+    ),
+    errors.InstanceRefusedError: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        _precondition("instance", "cause", "an instance that can do this"),
+    ),
+    errors.InstanceUnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
+    errors.NotEnabledError: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        _precondition("feature", "feature", "an instance that was started with it"),
+    ),
 }
 
-_IN_OUR_OWN_WORDS: Final = (errors.InvalidArgumentError, errors.CatalogUnavailableError)
+_IN_OUR_OWN_WORDS: Final = (
+    errors.InvalidArgumentError,
+    errors.CatalogUnavailableError,
+    errors.ActivationRefusedError,
+    errors.InstanceRefusedError,
+    errors.InstanceUnavailableError,
+)
 """What these say no caller chose, so it may be longer than an echo."""
 
 NEVER_ON_THE_WIRE: Final = (errors.SnapshotRefusedError, errors.BuildError, errors.InputError)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61nnserve/v1/error_reason.proto\x12\x0b\x61nnserve.v1*\x9a\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_ITEM\x10\x02\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_USER\x10\x03\x12\"\n\x1e\x45RROR_REASON_SNAPSHOT_NOT_HERE\x10\x04\x12\x1c\n\x18\x45RROR_REASON_NO_SNAPSHOT\x10\x05\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x06\x12$\n ERROR_REASON_FOLD_IN_UNAVAILABLE\x10\x07\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x08\x12\x1b\n\x17\x45RROR_REASON_NO_CATALOG\x10\t\x12$\n ERROR_REASON_CATALOG_UNAVAILABLE\x10\n\x12\"\n\x1e\x45RROR_REASON_FIELD_NOT_INDEXED\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61nnserve/v1/error_reason.proto\x12\x0b\x61nnserve.v1*\xeb\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_ITEM\x10\x02\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_USER\x10\x03\x12\"\n\x1e\x45RROR_REASON_SNAPSHOT_NOT_HERE\x10\x04\x12\x1c\n\x18\x45RROR_REASON_NO_SNAPSHOT\x10\x05\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x06\x12$\n ERROR_REASON_FOLD_IN_UNAVAILABLE\x10\x07\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x08\x12\x1b\n\x17\x45RROR_REASON_NO_CATALOG\x10\t\x12$\n ERROR_REASON_CATALOG_UNAVAILABLE\x10\n\x12\"\n\x1e\x45RROR_REASON_FIELD_NOT_INDEXED\x10\x0b\x12!\n\x1d\x45RROR_REASON_UNKNOWN_SNAPSHOT\x10\x0c\x12#\n\x1f\x45RROR_REASON_ACTIVATION_REFUSED\x10\r\x12\x1f\n\x1b\x45RROR_REASON_UNKNOWN_WORKER\x10\x0e\x12!\n\x1d\x45RROR_REASON_INSTANCE_REFUSED\x10\x0f\x12%\n!ERROR_REASON_INSTANCE_UNAVAILABLE\x10\x10\x12\x1c\n\x18\x45RROR_REASON_NOT_ENABLED\x10\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'annserve.v1.error_reason_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=48
-  _globals['_ERRORREASON']._serialized_end=458
+  _globals['_ERRORREASON']._serialized_end=667
 # @@protoc_insertion_point(module_scope)

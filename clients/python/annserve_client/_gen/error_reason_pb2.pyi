@@ -64,6 +64,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the filter tests a field without an index, which would make the database read every document.
     Metadata: `field`.
     """
+    ERROR_REASON_UNKNOWN_SNAPSHOT: _ErrorReason.ValueType  # 12
+    """NOT_FOUND: a snapshot that is not here is to be served, or none that was live earlier is. Of `AdminService` alone.
+    Metadata: `snapshot_id`.
+    """
+    ERROR_REASON_ACTIVATION_REFUSED: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: a snapshot was not taken into service, what served before still does. Of `AdminService` alone.
+    Metadata: `snapshot_id`, `problem` and `cause`, one of `SNAPSHOT_INCOMPLETE`, `SNAPSHOT_CHECKSUM`,
+    `SNAPSHOT_FORMAT`, `SNAPSHOT_SCHEMA`, `SNAPSHOT_RECALL`, `SNAPSHOT_REFUSED` (it cannot be read), `MEMORY` (it would
+    not fit), `LOADER_CRASHED`, `SUPERSEDED` (a newer order came), or a new one.
+    """
+    ERROR_REASON_UNKNOWN_WORKER: _ErrorReason.ValueType  # 14
+    """NOT_FOUND: no worker is in the slot. Of `AdminService` alone. Metadata: `slot`."""
+    ERROR_REASON_INSTANCE_REFUSED: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the instance cannot do this as it is now. Of `AdminService` alone. Metadata: `cause`, one word,
+    and `problem`.
+    """
+    ERROR_REASON_INSTANCE_UNAVAILABLE: _ErrorReason.ValueType  # 16
+    """UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
+    again. Of `AdminService` alone. Metadata: `problem`.
+    """
+    ERROR_REASON_NOT_ENABLED: _ErrorReason.ValueType  # 17
+    """FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
@@ -118,4 +140,26 @@ ERROR_REASON_FIELD_NOT_INDEXED: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION: the filter tests a field without an index, which would make the database read every document.
 Metadata: `field`.
 """
+ERROR_REASON_UNKNOWN_SNAPSHOT: ErrorReason.ValueType  # 12
+"""NOT_FOUND: a snapshot that is not here is to be served, or none that was live earlier is. Of `AdminService` alone.
+Metadata: `snapshot_id`.
+"""
+ERROR_REASON_ACTIVATION_REFUSED: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: a snapshot was not taken into service, what served before still does. Of `AdminService` alone.
+Metadata: `snapshot_id`, `problem` and `cause`, one of `SNAPSHOT_INCOMPLETE`, `SNAPSHOT_CHECKSUM`,
+`SNAPSHOT_FORMAT`, `SNAPSHOT_SCHEMA`, `SNAPSHOT_RECALL`, `SNAPSHOT_REFUSED` (it cannot be read), `MEMORY` (it would
+not fit), `LOADER_CRASHED`, `SUPERSEDED` (a newer order came), or a new one.
+"""
+ERROR_REASON_UNKNOWN_WORKER: ErrorReason.ValueType  # 14
+"""NOT_FOUND: no worker is in the slot. Of `AdminService` alone. Metadata: `slot`."""
+ERROR_REASON_INSTANCE_REFUSED: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the instance cannot do this as it is now. Of `AdminService` alone. Metadata: `cause`, one word,
+and `problem`.
+"""
+ERROR_REASON_INSTANCE_UNAVAILABLE: ErrorReason.ValueType  # 16
+"""UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
+again. Of `AdminService` alone. Metadata: `problem`.
+"""
+ERROR_REASON_NOT_ENABLED: ErrorReason.ValueType  # 17
+"""FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
