@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Never, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
-from google.rpc import status_pb2
+from google.protobuf.message import Message
 
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import AnnserveError, InvalidArgumentError
@@ -17,8 +15,8 @@ from annserve.domain.ports import Recommender
 from annserve.domain.query import Query
 from annserve.service import convert
 from annserve.service.attribution import attribution_token
-from annserve.service.request_id import HEADER, request_id_of
-from annserve.service.status import status_of
+from annserve.service.calls import Context, Request, abort, decoder, encode, logged_status
+from annserve.service.request_id import request_id_of
 from annserve.v1 import recommendation_service_pb2 as messages
 
 SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationService"].full_name
@@ -26,11 +24,7 @@ SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationServic
 BATCH_MARGIN_SECONDS: Final = 0.02
 """What a batch leaves of its caller's time, at most, to bring home the rows that were done in time."""
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
-
-_log = logging.getLogger(__name__)
 
 
 class RecommendationServicer:
@@ -91,7 +85,7 @@ class RecommendationServicer:
                 deadline.check("an earlier row")
                 await self._answer_into(result, query, deadline)
             except Exception as error:  # noqa: BLE001 - a row's status takes it, and a fault is logged there
-                result.status.CopyFrom(_status(error, request_id_of(context)))
+                result.status.CopyFrom(logged_status(error, request_id_of(context)))
             await asyncio.sleep(0)
         return response
 
@@ -132,34 +126,11 @@ class RecommendationServicer:
                 return await method(request, context)
             except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
                 request_id = request_id_of(context)
-                status = _status(error, request_id)
-                await _abort(context, status, request_id)
+                status = logged_status(error, request_id)
+                await abort(context, status, request_id)
             finally:
                 self.calls_under_way -= 1
 
-        def decode(data: bytes) -> Request | InvalidArgumentError:
-            try:
-                return request_type.FromString(data)
-            except DecodeError:
-                return InvalidArgumentError.of("request", f"must be an encoded {request_type.DESCRIPTOR.full_name}")
-
-        def encode(response: Response) -> bytes:
-            return response.SerializeToString()
-
-        return grpc.unary_unary_rpc_method_handler(call, request_deserializer=decode, response_serializer=encode)
-
-
-def _status(error: Exception, request_id: str) -> status_pb2.Status:
-    """Return the status of ``error``; a fault of ours, unlike a caller's mistake, is logged with its traceback."""
-    status = status_of(error, request_id)
-    if status.code == grpc.StatusCode.INTERNAL.value[0]:
-        _log.error("call failed, request id %s", request_id, exc_info=error)
-    return status
-
-
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-
-
-async def _abort(context: Context, status: status_pb2.Status, request_id: str) -> Never:
-    trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()), (HEADER, request_id))
-    await context.abort(_CODES[status.code], status.message, trailing_metadata)
+        return grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=decoder(request_type), response_serializer=encode
+        )
