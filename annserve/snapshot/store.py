@@ -149,16 +149,21 @@ class SnapshotStore:
         Raises:
             NoSnapshotError: there is none left.
         """
-        refusal: SnapshotRefusedError | None = None
         with self._locked():
+            snapshot_id = self.earlier_id()
             history = self.history()
-            for position, snapshot_id in enumerate(history[1:], start=1):
-                try:
-                    self.verify(snapshot_id)
-                except SnapshotRefusedError as error:
-                    refusal = error
-                    continue
-                self._write_current(history[position:])
+            self._write_current(history[history.index(snapshot_id, 1) :])
+        return snapshot_id
+
+    def earlier_id(self) -> str:
+        """Return the id of the snapshot that `roll_back` goes to, verified; raises as it does."""
+        refusal: SnapshotRefusedError | None = None
+        for snapshot_id in self.history()[1:]:
+            try:
+                self.verify(snapshot_id)
+            except SnapshotRefusedError as error:
+                refusal = error
+            else:
                 return snapshot_id
         raise NoSnapshotError("there is no earlier snapshot to roll back to") from refusal
 
