@@ -86,6 +86,7 @@ class Builds:
         build = self._under_way.get(leaf)
         if build is None:
             build = _Build(leaf=leaf, outcome=asyncio.get_running_loop().create_future())
+            build.outcome.add_done_callback(_heard)  # All that waited may have left.
             if self._closed:
                 build.outcome.set_exception(_closing())
             else:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from annserve.cache.bitmaps import BYTES_MAX
 from annserve.domain.catalog import CatalogStore
 from annserve.keeper.builds import IdRows
 from annserve.keeper.frames import Frame, Header, read_frame
@@ -15,6 +16,7 @@ from annserve.keeper.link_server import WorkerConnection
 from annserve.keeper.publication import Publication
 from annserve.keeper.settings import KeeperSettings
 
+_TURNS = 4
 _logger = logging.getLogger(__name__)
 
 
@@ -26,14 +28,21 @@ class KeeperHub:
         store: CatalogStore | None,
         open_items: Callable[[str], IdRows],
         settings: KeeperSettings | None = None,
+        bytes_max: int = BYTES_MAX,
     ) -> None:
-        """Publish what ``store`` says of the items of a snapshot, which ``open_items`` gives by its id.
+        """Publish what ``store`` says of the items of snapshots.
 
-        Without a store, workers find topics here and no bitmaps.
+        Args:
+            store: The catalogue; without one, workers find topics here and no bitmaps.
+            open_items: Gives the rows of the items of a snapshot by its id, at once: it holds the event loop. What it
+                raises turns the worker away, which comes again.
+            settings: How to go about it.
+            bytes_max: How much to keep of the leaves of one snapshot, about.
         """
         self._store = store
         self._open_items = open_items
         self._settings = settings or KeeperSettings()
+        self._bytes_max = bytes_max
         self._publications: dict[str, Publication] = {}
         self._closing: dict[str, asyncio.TimerHandle] = {}
         self._greeters: list[Callable[[str], Iterable[tuple[str, Header, bytes]]]] = []
@@ -41,6 +50,7 @@ class KeeperHub:
         self._stops: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
+        self._path: Path | None = None
 
     @property
     def keepers(self) -> Mapping[str, Keeper]:
@@ -57,14 +67,20 @@ class KeeperHub:
         Raises:
             OSError: there can be no socket.
         """
+        self._path = path
         self._server = await asyncio.start_unix_server(self._welcome, path)
         path.chmod(0o600)
         self._beating = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
         """Let everybody go, and end all work."""
-        if self._server is not None:
-            self._server.close()
+        server, self._server = self._server, None
+        if server is not None and self._path is not None:
+            # Nobody comes any more; who has come is let in first: asyncio trips over a door closed before them.
+            self._path.unlink(missing_ok=True)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            server.close()
         under_way = {*self._connections, *filter(None, [self._beating])}
         for task in under_way:
             task.cancel()
@@ -91,7 +107,9 @@ class KeeperHub:
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  (this is a coroutine)
+        if task is None or self._server is None:
+            writer.transport.abort()  # It came while we went.
+            return
         self._connections.add(task)
         name = "a worker"
         try:
@@ -129,7 +147,7 @@ class KeeperHub:
             closing.cancel()
         publication = self._publications.get(snapshot_id)
         if publication is None:
-            publication = Publication(self._store, self._open_items(snapshot_id), self._settings)
+            publication = Publication(self._store, self._open_items(snapshot_id), self._settings, self._bytes_max)
             self._publications[snapshot_id] = publication
             publication.start()
             _logger.info("keeping snapshot %s", snapshot_id)

@@ -107,7 +107,7 @@ class KeeperLink:
                 await self._follow()
             except (OSError, EOFError) as error:
                 if self.connected or not missed:
-                    _logger.warning("the keeper is away: %s", str(error) or type(error).__name__)
+                    _logger.warning("the keeper is away: %s", error if isinstance(error, OSError) else "it has gone")
                 missed = True
                 pause_seconds = settings.reconnect_seconds
             except Exception:
@@ -150,7 +150,7 @@ class KeeperLink:
             case "flip":
                 await self._replica.flip(frame.payload)
             case "state":
-                self._replica.hear(header["synced_at"], header["stale"])
+                self._replica.hear(header["synced_at"], header["stale"], header["has_gaps"])
             case "changed":
                 for listener in self._listeners:
                     listener(header["item_ids"])

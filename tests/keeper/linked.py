@@ -11,7 +11,7 @@ from pathlib import Path
 
 from catalog_twin import CatalogTwin, Rows
 
-from annserve.cache.bitmaps import BitmapCache
+from annserve.cache.bitmaps import BYTES_MAX, BitmapCache
 from annserve.keeper.hub import KeeperHub
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
@@ -40,11 +40,14 @@ class Linked:
     hub: KeeperHub
     rows: Rows
     settings: KeeperSettings
+    bytes_max: int
     stack: AsyncExitStack
     workers: list[Worker] = field(default_factory=list)
 
-    async def join(self, snapshot_id: str = "s1", settings: KeeperSettings | None = None) -> Worker:
-        bitmaps, changed, losses = BitmapCache(), list[str](), list[int]()
+    async def join(
+        self, snapshot_id: str = "s1", settings: KeeperSettings | None = None, bytes_max: int = BYTES_MAX
+    ) -> Worker:
+        bitmaps, changed, losses = BitmapCache(bytes_max), list[str](), list[int]()
         link = KeeperLink(
             self.path,
             snapshot_id,
@@ -69,7 +72,7 @@ class Linked:
     async def replace_hub(self) -> None:
         """Have the keeper die and another one come."""
         await self.hub.stop()
-        self.hub = KeeperHub(self.twin, lambda _: self.rows, self.settings)
+        self.hub = KeeperHub(self.twin, lambda _: self.rows, self.settings, self.bytes_max)
         await self.hub.start(self.path)
 
     async def stop(self) -> None:
@@ -125,15 +128,21 @@ class Linked:
 
 @asynccontextmanager
 async def linked(
-    twin: CatalogTwin, rows: Rows | None = None, settings: KeeperSettings = QUICK, workers: int = 1
+    twin: CatalogTwin,
+    rows: Rows | None = None,
+    settings: KeeperSettings = QUICK,
+    workers: int = 1,
+    bytes_max: int = BYTES_MAX,
 ) -> AsyncIterator[Linked]:
     rows = Rows.numbered(8) if rows is None else rows
     # The path of a socket may be no longer than 107 bytes, and pytest's folders are.
     with tempfile.TemporaryDirectory(prefix="annserve-") as folder:
         path = Path(folder) / "keeper.sock"
-        hub = KeeperHub(twin, lambda _: rows, settings)
+        hub = KeeperHub(twin, lambda _: rows, settings, bytes_max)
         async with AsyncExitStack() as stack:
-            under_test = Linked(path=path, twin=twin, hub=hub, rows=rows, settings=settings, stack=stack)
+            under_test = Linked(
+                path=path, twin=twin, hub=hub, rows=rows, settings=settings, bytes_max=bytes_max, stack=stack
+            )
             await hub.start(path)
             stack.push_async_callback(under_test.stop)
             for _ in range(workers):
