@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from cachetools import Cache, LRUCache
 from pyroaring import BitMap
 
-from annserve.domain.filter import Leaf
+from annserve.domain.filter import Equals, In, Leaf, Range
 
 BYTES_MAX = 64 << 20
 _OVERHEAD_BYTES = 1024
@@ -38,6 +39,8 @@ class LeafBitmap:
     """Grows with every flip and rebuild, and no two contents share one; replicas have it from their original."""
     used_at: float = -math.inf
     """Monotonic seconds: when a request last asked for it."""
+    has_gaps: bool = False
+    """Whether changes since it was read may not have been told to it."""
 
 
 class BitmapCache:
@@ -106,9 +109,13 @@ class BitmapCache:
         self._leaves.pop(leaf, None)
 
     def clear(self) -> None:
-        """Forget every leaf, `present` and how fresh they were."""
+        """Forget every leaf, and how fresh they were; `present` stays until it is read anew.
+
+        Without it, items that are not in the catalogue would be let through meanwhile.
+        """
         self._leaves.clear()
-        self.present = None
+        if self.present is not None:
+            self.present.has_gaps = True
         self.synced_at = -math.inf
 
     def leaves(self) -> Sequence[Leaf]:
@@ -116,8 +123,12 @@ class BitmapCache:
         return tuple(self._leaves)
 
     def age_seconds(self, bitmap: LeafBitmap, now: float) -> float:
-        """Return how far ``bitmap``, one of these, may be behind the store at ``now``, in monotonic seconds."""
-        return now - max(bitmap.read_at, self.synced_at)
+        """Return how far ``bitmap`` may be behind the store at ``now``, in monotonic seconds.
+
+        One that is not, or no longer, kept here is told of no changes: it is as old as what was read.
+        """
+        is_told = self.peek(bitmap.leaf) is bitmap and not bitmap.has_gaps
+        return now - max(bitmap.read_at, self.synced_at if is_told else -math.inf)
 
 
 def _size_bytes(bitmap: LeafBitmap) -> int:
@@ -127,4 +138,18 @@ def _size_bytes(bitmap: LeafBitmap) -> int:
         + statistics["n_bytes_array_containers"]
         + statistics["n_bytes_run_containers"]
         + statistics["n_bytes_bitset_containers"]
+        + _leaf_bytes(bitmap.leaf)
     )
+
+
+def _leaf_bytes(leaf: Leaf | None) -> int:
+    """Return what the values of ``leaf`` take: a list of long texts is larger than most bitmaps."""
+    match leaf:
+        case In(_, values):
+            return sum(map(sys.getsizeof, values))
+        case Equals(_, value):
+            return sys.getsizeof(value)
+        case Range(_, minimum, maximum):
+            return sys.getsizeof(minimum) + sys.getsizeof(maximum)
+        case _:
+            return 0

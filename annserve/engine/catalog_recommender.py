@@ -80,7 +80,9 @@ class CatalogRecommender:
         filter_, use = query.options.filter, CatalogUse()
         degradations: list[Degradation] = []
         resolved = self._filters.open() if filter_ is None else self._resolved(filter_, query, use)
-        if self._bitmaps.stale and (filter_ is not None or resolved.possible is not None):
+        present = self._bitmaps.present
+        is_stale = self._bitmaps.stale or present is None or present.has_gaps
+        if is_stale and (filter_ is not None or resolved.possible is not None or present is None):
             degradations.append(Degradation.CATALOG_STALE)
         # The leaves that are not known are read from now on, whoever answers first.
         since = time.monotonic() - self._max_staleness_seconds(query)

@@ -218,7 +218,7 @@ class Keeper:
         self._wanted.update(dict.fromkeys(self._builds.unfollow(present=False)))
 
     def _rebuild(self) -> None:
-        if self._bitmaps.present is None:
+        if self._bitmaps.present is None or self._bitmaps.present.has_gaps:
             self._builds.begin(None, behind=True)
         for leaf in itertools.islice(self._wanted, self._settings.rebuilds_max):
             self._builds.begin(leaf, behind=True)

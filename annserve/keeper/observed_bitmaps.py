@@ -84,7 +84,7 @@ class ObservedBitmaps(BitmapCache):
 
     def clear(self) -> None:
         """See `BitmapCache`."""
-        leaves = (None, *self.leaves())
+        leaves = self.leaves()
         super().clear()
         for leaf in leaves:
             self._observer.dropped(leaf)

@@ -57,7 +57,7 @@ class Publication:
         self._frames: list[bytes] = []
         self._flips = bytearray()
         """Flips after the last of ``_frames``."""
-        self._state_told: tuple[float, bool] | None = None
+        self._state_told: tuple[float, bool, bool] | None = None
         self._flush_due = False
         self.bitmaps = ObservedBitmaps(self, bytes_max)
         self.keeper = None
@@ -97,9 +97,10 @@ class Publication:
 
     def state(self) -> Frame:
         """Return how far the bitmaps follow the store."""
-        self._state_told = (self.bitmaps.synced_at, self.bitmaps.stale)
-        synced_at, stale = self._state_told
-        return Frame({"do": "state", "synced_at": None if math.isinf(synced_at) else synced_at, "stale": stale})
+        self._state_told = self._state()
+        synced_at, stale, has_gaps = self._state_told
+        synced = None if math.isinf(synced_at) else synced_at
+        return Frame({"do": "state", "synced_at": synced, "stale": stale, "has_gaps": has_gaps})
 
     def beat(self) -> None:
         """Tell all subscribers something."""
@@ -117,7 +118,7 @@ class Publication:
         """Tell all that has happened."""
         self._flush_due = False
         self._seal()
-        if (self.bitmaps.synced_at, self.bitmaps.stale) != self._state_told:
+        if self._state() != self._state_told:
             self._frames.append(self.state().encoded())
         if self._frames:
             told = b"".join(self._frames)
@@ -158,6 +159,10 @@ class Publication:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
 
+    def _state(self) -> tuple[float, bool, bool]:
+        present = self.bitmaps.present
+        return self.bitmaps.synced_at, self.bitmaps.stale, present is not None and present.has_gaps
+
     def _forget(self, leaf: Leaf | None, number: int, renewed: Sequence[Subscriber]) -> None:
         del self._leaves[number]
         for subscriber in self.subscribers:
@@ -174,7 +179,7 @@ class Publication:
             self._leaves[number] = leaf
             self._next_number += 1
         header = {"do": "put", "leaf": encode_leaf(leaf), "number": number}
-        times = {"read_at": bitmap.read_at, "version": bitmap.version}
+        times = {"read_at": bitmap.read_at, "version": bitmap.version, "has_gaps": bitmap.has_gaps}
         return Frame(header | times, bitmap.bitmap.serialize()).encoded()
 
     def _seal(self) -> None:

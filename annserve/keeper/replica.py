@@ -15,6 +15,7 @@ from annserve.keeper.leaf_codec import decode_leaf
 from annserve.keeper.pace import Pace
 
 _FLIPS_A_STEP = 32
+_UNKNOWN = (-math.inf, True, True)
 
 
 class Replica:
@@ -30,7 +31,7 @@ class Replica:
         self._leaves: dict[int, Leaf | None] = {}
         """By the number that the keeper calls them by; what it does not know by number is told of no changes."""
         self._numbers: dict[Leaf | None, int] = {}
-        self._state = (-math.inf, True)
+        self._state = _UNKNOWN
         self._behind = False
         self._reported_at = -math.inf
 
@@ -45,7 +46,7 @@ class Replica:
 
     def begin(self) -> Sequence[Leaf | None]:
         """Be told of changes again, and return the leaves that are known from before, those used last first."""
-        self._state = (-math.inf, True)
+        self._state = _UNKNOWN
         self._reported_at = -math.inf
         known = [bitmap for leaf in (None, *self._bitmaps.leaves()) if (bitmap := self._bitmaps.peek(leaf)) is not None]
         self._behind = bool(known)
@@ -64,7 +65,11 @@ class Replica:
         """Take a whole bitmap."""
         leaf, number = decode_leaf(header["leaf"]), header["number"]
         bitmap = LeafBitmap(
-            leaf=leaf, bitmap=BitMap.deserialize(payload), read_at=header["read_at"], version=header["version"]
+            leaf=leaf,
+            bitmap=BitMap.deserialize(payload),
+            read_at=header["read_at"],
+            version=header["version"],
+            has_gaps=header["has_gaps"],
         )
         before = self._bitmaps.peek(leaf)
         if before is not None:
@@ -92,9 +97,9 @@ class Replica:
             del self._numbers[leaf]
             self._drop(leaf)
 
-    def hear(self, synced_at: float | None, stale: bool) -> None:
+    def hear(self, synced_at: float | None, stale: bool, has_gaps: bool) -> None:
         """Learn how far the keeper's bitmaps follow the store."""
-        self._state = (-math.inf if synced_at is None else synced_at, stale)
+        self._state = (-math.inf if synced_at is None else synced_at, stale, has_gaps)
         if not self._behind:
             self._take_state()
 
@@ -111,9 +116,13 @@ class Replica:
 
     def _drop(self, leaf: Leaf | None) -> None:
         if leaf is None:
-            self._bitmaps.present = None
+            # Until it is read anew, it is better than letting every item through.
+            if self._bitmaps.present is not None:
+                self._bitmaps.present.has_gaps = True
         else:
             self._bitmaps.drop(leaf)
 
     def _take_state(self) -> None:
-        self._bitmaps.synced_at, self._bitmaps.stale = self._state
+        self._bitmaps.synced_at, self._bitmaps.stale, has_gaps = self._state
+        if self._bitmaps.present is not None and None in self._numbers:
+            self._bitmaps.present.has_gaps = has_gaps

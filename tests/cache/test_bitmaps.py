@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from annserve.cache.bitmaps import BitmapCache, LeafBitmap
-from annserve.domain.filter import Equals, Field, FieldType, Leaf
+from annserve.domain.filter import Equals, Field, FieldType, In, Leaf
 
 COLOUR = Field(name="colour", type=FieldType.STRING, path="colour")
 RED, BLUE, GREEN = (Equals(COLOUR, colour) for colour in ("red", "blue", "green"))
@@ -109,14 +109,40 @@ def test_flipping_a_leaf_that_is_not_here_does_nothing() -> None:
     assert cache.present is None
 
 
-def test_clearing_forgets_leaves_present_and_freshness() -> None:
+def test_clearing_forgets_leaves_and_freshness_and_keeps_present_with_gaps() -> None:
     cache = filled(1 << 20, RED)
     cache.put(bitmap_of(None, 1))
     cache.synced_at = 5.0
 
     cache.clear()
 
-    assert (cache.leaves(), cache.present, cache.synced_at) == ((), None, -math.inf)
+    assert (cache.leaves(), cache.synced_at) == ((), -math.inf)
+    assert cache.present is not None
+    assert cache.present.has_gaps
+
+
+def test_what_is_not_told_of_changes_is_as_old_as_it_was_read() -> None:
+    cache = BitmapCache()
+    kept, replaced = (LeafBitmap(leaf=RED, bitmap=BitMap([1]), read_at=1.0) for _ in range(2))
+    present = LeafBitmap(leaf=None, bitmap=BitMap([1]), read_at=2.0)
+    cache.put(replaced)
+    cache.put(kept)
+    cache.put(present)
+    cache.synced_at = 9.0
+
+    assert [cache.age_seconds(bitmap, 10.0) for bitmap in (kept, replaced, present)] == [1.0, 9.0, 1.0]
+    cache.clear()
+    cache.synced_at = 9.0
+    assert cache.age_seconds(present, 10.0) == 8.0
+
+
+def test_the_values_of_a_leaf_count_towards_the_bound() -> None:
+    cache = BitmapCache(bytes_max=1 << 20)
+    for number in range(100):
+        values = tuple(f"{number}-{value}-{'x' * 250}" for value in range(200))
+        cache.put(LeafBitmap(leaf=In(COLOUR, values), bitmap=BitMap([1]), read_at=0.0))
+
+    assert len(cache) < 20
 
 
 @pytest.mark.parametrize(
@@ -126,6 +152,8 @@ def test_a_bitmap_is_as_old_as_its_reading_or_the_last_moment_all_changes_were_k
     read_at: float, synced_at: float, age: float
 ) -> None:
     cache = BitmapCache()
+    bitmap = bitmap_of(RED, read_at=read_at)
+    cache.put(bitmap)
     cache.synced_at = synced_at
 
-    assert cache.age_seconds(bitmap_of(RED, read_at=read_at), now=15.0) == age
+    assert cache.age_seconds(bitmap, now=15.0) == age

@@ -275,7 +275,11 @@ async def test_without_histories_and_metadata_an_answer_says_what_it_lacks(setti
 
     answer = await setting.engine.recommend(query)
 
-    assert set(answer.degradations) == {Degradation.HISTORY_UNAVAILABLE, Degradation.METADATA_UNAVAILABLE}
+    lacking = {Degradation.HISTORY_UNAVAILABLE, Degradation.METADATA_UNAVAILABLE}
+    # Nor is it known which items the catalogue has.
+    assert set(answer.degradations) == {*lacking, Degradation.CATALOG_STALE}
+    setting.builder.finish(None)
+    assert set((await setting.engine.recommend(query)).degradations) == lacking
     assert len(answer.item_ids) == 10
 
 
