@@ -91,7 +91,12 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
         """
         if self._drained:
             self._drained = False
-            return ()
+            assert self._pending is not None  # noqa: S101  (it is what had nothing yet)
+            if not self._pending.done():
+                return ()
+            # It was answered while the caller was busy with the last changes, and "none" may be long ago.
+            if self._pending.exception() is None and self._pending.result() is None:
+                self._pending = None
         try:
             await self._open()
             return await self._read()

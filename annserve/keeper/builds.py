@@ -89,6 +89,8 @@ class Builds:
             build.outcome.add_done_callback(_heard)  # All that waited may have left.
             if self._closed:
                 build.outcome.set_exception(_closing())
+            elif leaf is not None and len(self._under_way) >= self._settings.builds_waiting_max:
+                build.outcome.set_exception(CatalogUnavailableError("too many new conditions wait to be read"))
             else:
                 self._under_way[leaf] = build
                 task = asyncio.create_task(self._run(build, behind))

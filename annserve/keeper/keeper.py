@@ -69,6 +69,8 @@ class Keeper:
         """Leaves that were dropped and are read again as soon as it makes sense, those used last first."""
         self._backlog = 0
         """Changes since the store last said that there are no more."""
+        self._evaluations = 0
+        """How often they had to be judged."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -163,7 +165,9 @@ class Keeper:
         for listener in self._listeners:
             listener([change.item_id for change in batch])
         self._backlog += len(batch)
-        if self._backlog > self._settings.flood_changes and self._builds.leaves_followed:
+        self._evaluations += len(batch) * len(self._bitmaps)
+        is_flood = self._backlog > self._settings.flood_changes or self._evaluations > self._settings.flood_evaluations
+        if is_flood and self._builds.leaves_followed:
             self.counters.floods += 1
             _logger.warning("%d changes of the catalogue at once: leaves are dropped and read again", self._backlog)
             self._builds.leaves_followed = False
@@ -191,7 +195,7 @@ class Keeper:
 
     def _catch_up(self) -> None:
         """Note that all changes up to now have been told, and do what had to wait for that."""
-        self._backlog = 0
+        self._backlog = self._evaluations = 0
         self._bitmaps.synced_at = time.monotonic()
         self._bitmaps.stale = False
         if not self._builds.leaves_followed:

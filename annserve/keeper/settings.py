@@ -11,6 +11,8 @@ class KeeperSettings:
 
     builds_at_once: int = 4
     """How many leaves are read from the store at the same time."""
+    builds_waiting_max: int = 128
+    """How many leaves may be read or wait for it; others have to do without until there are fewer."""
     build_seconds: float = 60.0
     """How long reading one leaf may take."""
     slice_seconds: float = 0.0003
@@ -23,6 +25,8 @@ class KeeperSettings:
     """How long to wait before asking a store again that did not answer, or that lost changes."""
     flood_changes: int = 5_000
     """How many changes may arrive without a moment's rest before leaves are dropped instead of kept up to date."""
+    flood_evaluations: int = 150_000
+    """How often changes may have to be judged by leaves without a moment's rest before the same is done: a second."""
     recent_seconds: float = 300.0
     """A leaf used within this time is read again after it had to be dropped."""
     rebuilds_max: int = 64

@@ -231,6 +231,39 @@ async def test_a_flood_drops_leaves_goes_on_with_present_and_rebuilds_afterwards
         assert twin.reads.count(None) == 1
 
 
+async def test_few_changes_are_a_flood_where_many_leaves_have_to_judge_them() -> None:
+    twin = CatalogTwin(DOCUMENTS)
+    settings = KeeperSettings(retry_seconds=0.0, flood_evaluations=2 * len(LEAVES))
+    async with kept(twin, settings=settings) as under_test:
+        await under_test.settled()
+        await asyncio.gather(*(under_test.keeper.build(leaf) for leaf in LEAVES))
+        for number in range(2):
+            under_test.twin.write(f"i{number}", {"price": 9})
+        await under_test.settled()
+        assert under_test.keeper.counters.floods == 0
+
+        for number in range(3):
+            under_test.twin.write(f"i{number}", {"price": 8})
+        await under_test.until(lambda: under_test.keeper.counters.floods == 1)
+        await under_test.settled()
+
+        under_test.assert_true()
+
+
+async def test_more_leaves_than_may_wait_are_refused_and_later_read() -> None:
+    twin = CatalogTwin(DOCUMENTS)
+    async with kept(twin, settings=KeeperSettings(retry_seconds=0.0, builds_waiting_max=2)) as under_test:
+        await under_test.settled()
+        twin.gate.clear()
+        first, second, third = (under_test.keeper.build(leaf) for leaf in LEAVES)
+        with pytest.raises(CatalogUnavailableError, match="too many"):
+            await third
+        twin.gate.set()
+        await asyncio.gather(first, second)
+
+        assert await under_test.keeper.build(LEAVES[2])
+
+
 async def test_a_flood_is_counted_from_the_last_moment_of_rest() -> None:
     twin = CatalogTwin(DOCUMENTS)
     settings = KeeperSettings(retry_seconds=0.0, flood_changes=5)
