@@ -307,7 +307,7 @@ class UpsertItemsRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_admin_pb2.FreshItem]:
-        """Required. 1 to 1,000 items; of those with the same id the last counts."""
+        """Required. 1 to 1,000 items with different ids."""
 
     def __init__(
         self,
@@ -348,7 +348,7 @@ class DeleteItemsRequest(_message.Message):
     ITEM_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. 1 to 1,000 items."""
+        """Required. 1 to 1,000 items; repeats count once."""
 
     def __init__(
         self,

@@ -1,0 +1,247 @@
+"""AdminService on grpc.aio: each method checks its request, then hands it to the part of the instance that does it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from annserve.domain.catalog import CatalogStore
+from annserve.domain.errors import (
+    InstanceRefusedError,
+    InvalidArgumentError,
+    NoCatalogError,
+    NoSnapshotError,
+    NotEnabledError,
+    UnknownSnapshotError,
+)
+from annserve.service import admin_convert as convert
+from annserve.service.admin import CacheAdmin, Operated
+from annserve.service.calls import CODES, Context, Request, abort, decoder, encode, logged_status
+from annserve.service.request_id import request_id_of
+from annserve.v1 import admin_service_pb2 as messages
+
+SERVICE: Final = messages.DESCRIPTOR.services_by_name["AdminService"]
+SERVICE_NAME: Final = SERVICE.full_name
+
+_READING: Final = ("Get", "List")
+_LOGGED_FIELDS: Final = ("snapshot_id", "slot", "worker_count")
+"""What the log repeats of a request: neither users nor vectors."""
+
+Response = TypeVar("Response", bound=Message)
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+class AdminServicer:
+    """Does what an operator asks of ``operated``. Snapshots are changed one at a time, each to its end."""
+
+    def __init__(self, operated: Operated) -> None:
+        self._instance = operated.instance
+        self._snapshots = operated.snapshots
+        self._items = operated.items
+        self._cache = operated.cache
+        self._histories = operated.histories
+        self._changing = asyncio.Lock()
+        self._begun: set[asyncio.Task[Any]] = set()
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """Return what grpc needs to serve each method."""
+        return {
+            "GetStatus": self._handler(self.get_status, messages.GetStatusRequest),
+            "ListWorkers": self._handler(self.list_workers, messages.ListWorkersRequest),
+            "RestartWorker": self._handler(self.restart_worker, messages.RestartWorkerRequest),
+            "ScaleWorkers": self._handler(self.scale_workers, messages.ScaleWorkersRequest),
+            "ListSnapshots": self._handler(self.list_snapshots, messages.ListSnapshotsRequest),
+            "ActivateSnapshot": self._handler(self.activate_snapshot, messages.ActivateSnapshotRequest),
+            "RollBackSnapshot": self._handler(self.roll_back_snapshot, messages.RollBackSnapshotRequest),
+            "UpsertItems": self._handler(self.upsert_items, messages.UpsertItemsRequest),
+            "DeleteItems": self._handler(self.delete_items, messages.DeleteItemsRequest),
+            "GetCacheStats": self._handler(self.get_cache_stats, messages.GetCacheStatsRequest),
+            "FlushCache": self._handler(self.flush_cache, messages.FlushCacheRequest),
+            "GetHotKeys": self._handler(self.get_hot_keys, messages.GetHotKeysRequest),
+            "Reload": self._handler(self.reload, messages.ReloadRequest),
+            "Drain": self._handler(self.drain, messages.DrainRequest),
+            "Undrain": self._handler(self.undrain, messages.UndrainRequest),
+            "AppendHistory": self._handler(self.append_history, messages.AppendHistoryRequest),
+            "EraseUser": self._handler(self.erase_user, messages.EraseUserRequest),
+        }
+
+    async def get_status(self, _request: messages.GetStatusRequest) -> messages.GetStatusResponse:
+        """Answer `AdminService.GetStatus`."""
+        return messages.GetStatusResponse(status=convert.status_message(await self._instance.status()))
+
+    async def list_workers(self, _request: messages.ListWorkersRequest) -> messages.ListWorkersResponse:
+        """Answer `AdminService.ListWorkers`."""
+        workers = await self._instance.workers()
+        return messages.ListWorkersResponse(workers=map(convert.worker_message, workers))
+
+    async def restart_worker(self, request: messages.RestartWorkerRequest) -> messages.RestartWorkerResponse:
+        """Answer `AdminService.RestartWorker`."""
+        await self._instance.restart_worker(convert.whole_number("slot", request.slot, convert.SLOT))
+        return messages.RestartWorkerResponse()
+
+    async def scale_workers(self, request: messages.ScaleWorkersRequest) -> messages.ScaleWorkersResponse:
+        """Answer `AdminService.ScaleWorkers`."""
+        await self._instance.scale(convert.whole_number("worker_count", request.worker_count, convert.WORKERS))
+        return messages.ScaleWorkersResponse()
+
+    async def list_snapshots(self, _request: messages.ListSnapshotsRequest) -> messages.ListSnapshotsResponse:
+        """Answer `AdminService.ListSnapshots`."""
+        status = await self._instance.status()
+        found = await asyncio.to_thread(self._snapshots.snapshots)
+        return messages.ListSnapshotsResponse(
+            snapshots=[convert.snapshot_message(info, status.snapshot_id) for info in found]
+        )
+
+    async def activate_snapshot(self, request: messages.ActivateSnapshotRequest) -> messages.ActivateSnapshotResponse:
+        """Answer `AdminService.ActivateSnapshot`: the instance serves it first, then it is the live one for all."""
+        snapshot_id = convert.required_id("snapshot_id", request.snapshot_id)
+        if snapshot_id not in await asyncio.to_thread(self._snapshots.ids):
+            raise UnknownSnapshotError(snapshot_id)
+
+        async def change() -> None:
+            await self._instance.activate(snapshot_id)
+            await _pointed(lambda: self._snapshots.activate(snapshot_id))
+
+        await self._to_its_end(change)
+        return messages.ActivateSnapshotResponse()
+
+    async def roll_back_snapshot(self, _request: messages.RollBackSnapshotRequest) -> messages.RollBackSnapshotResponse:
+        """Answer `AdminService.RollBackSnapshot`, in the order of `activate_snapshot`."""
+
+        async def change() -> str:
+            try:
+                snapshot_id = await asyncio.to_thread(self._snapshots.earlier_id)
+            except NoSnapshotError as error:
+                raise UnknownSnapshotError("") from error
+            await self._instance.activate(snapshot_id)
+            return await _pointed(self._snapshots.roll_back)
+
+        return messages.RollBackSnapshotResponse(snapshot_id=await self._to_its_end(change))
+
+    async def upsert_items(self, request: messages.UpsertItemsRequest) -> messages.UpsertItemsResponse:
+        """Answer `AdminService.UpsertItems`."""
+        await self._items.upsert(convert.upserted_items(request))
+        return messages.UpsertItemsResponse()
+
+    async def delete_items(self, request: messages.DeleteItemsRequest) -> messages.DeleteItemsResponse:
+        """Answer `AdminService.DeleteItems`."""
+        await self._items.delete(convert.deleted_item_ids(request))
+        return messages.DeleteItemsResponse()
+
+    async def get_cache_stats(self, _request: messages.GetCacheStatsRequest) -> messages.GetCacheStatsResponse:
+        """Answer `AdminService.GetCacheStats`."""
+        return messages.GetCacheStatsResponse(stats=convert.stats_message(await self._known_cache().stats()))
+
+    async def flush_cache(self, _request: messages.FlushCacheRequest) -> messages.FlushCacheResponse:
+        """Answer `AdminService.FlushCache`."""
+        await self._known_cache().flush()
+        return messages.FlushCacheResponse()
+
+    async def get_hot_keys(self, request: messages.GetHotKeysRequest) -> messages.GetHotKeysResponse:
+        """Answer `AdminService.GetHotKeys`."""
+        count = convert.whole_number("page_size", request.page_size, convert.HOT_KEYS) or convert.HOT_KEYS_DEFAULT
+        found = await self._known_cache().hot_keys(count)
+        return messages.GetHotKeysResponse(hot_keys=map(convert.hot_key_message, found))
+
+    async def reload(self, _request: messages.ReloadRequest) -> messages.ReloadResponse:
+        """Answer `AdminService.Reload`."""
+        await self._to_its_end(self._instance.reload)
+        return messages.ReloadResponse()
+
+    async def drain(self, _request: messages.DrainRequest) -> messages.DrainResponse:
+        """Answer `AdminService.Drain`."""
+        await self._instance.drain()
+        return messages.DrainResponse()
+
+    async def undrain(self, _request: messages.UndrainRequest) -> messages.UndrainResponse:
+        """Answer `AdminService.Undrain`."""
+        await self._instance.undrain()
+        return messages.UndrainResponse()
+
+    async def append_history(self, request: messages.AppendHistoryRequest) -> messages.AppendHistoryResponse:
+        """Answer `AdminService.AppendHistory`."""
+        user_id, entries = convert.history_entries(request)
+        await self._known_histories("AppendHistory").add_history(user_id, entries)
+        return messages.AppendHistoryResponse()
+
+    async def erase_user(self, request: messages.EraseUserRequest) -> messages.EraseUserResponse:
+        """Answer `AdminService.EraseUser`."""
+        user_id = convert.required_id("user_id", request.user_id)
+        return messages.EraseUserResponse(erased_count=await self._known_histories("EraseUser").erase_history(user_id))
+
+    def _known_cache(self) -> CacheAdmin:
+        if self._cache is None:
+            raise NotEnabledError("a shared cache")
+        return self._cache
+
+    def _known_histories(self, method: str) -> CatalogStore:
+        if self._histories is None:
+            raise NoCatalogError(method)
+        return self._histories
+
+    async def _to_its_end(self, change: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what ``change`` does, alone; it goes on when the caller stops waiting, so nothing is half done."""
+
+        async def alone() -> Result:
+            async with self._changing:
+                return await change()
+
+        task = asyncio.create_task(alone())
+        self._begun.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._begun.discard(task)
+        # Looked at here, so that the error of a change nobody waits for is not reported a second time, as forgotten.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("a change of snapshots failed: %s", error)
+
+    def _handler(
+        self, method: Callable[[Request], Awaitable[Response]], request_type: type[Request]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        name = request_type.DESCRIPTOR.name.removesuffix("Request")
+
+        async def call(request: Request | InvalidArgumentError, context: Context) -> Response:
+            outcome = "cancelled"
+            try:
+                if isinstance(request, InvalidArgumentError):
+                    raise request
+                response = await method(request)
+            except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
+                request_id = request_id_of(context)
+                status = logged_status(error, request_id)
+                outcome = f"{CODES[status.code].name}: {status.message}"
+                await abort(context, status, request_id)
+            else:
+                outcome = "OK"
+                return response
+            finally:
+                if not name.startswith(_READING):
+                    _log.info("%s %s by %s: %s", name, _logged(request), context.peer(), outcome)
+
+        return grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=decoder(request_type), response_serializer=encode
+        )
+
+
+async def _pointed(point: Callable[[], Result]) -> Result:
+    """Return what ``point`` does: it writes ``CURRENT``, which the folder of a container may not permit."""
+    try:
+        return await asyncio.to_thread(point)
+    except OSError as error:
+        problem = f"the snapshot serves, but CURRENT cannot be written, so that it will not after a restart: {error}"
+        raise InstanceRefusedError("CURRENT_NOT_WRITTEN", problem) from error
+
+
+def _logged(request: Message | InvalidArgumentError) -> dict[str, str]:
+    if isinstance(request, InvalidArgumentError):
+        return {}
+    return {field.name: str(value)[:64] for field, value in request.ListFields() if field.name in _LOGGED_FIELDS}
