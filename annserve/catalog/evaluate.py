@@ -139,8 +139,9 @@ def _as_number(value: object) -> int | float | Decimal | None:
         return None if math.isnan(value) else value
     if isinstance(value, Decimal):
         return None if value.is_nan() else value
-    to_decimal = getattr(value, "to_decimal", None)
-    return None if to_decimal is None else _as_number(to_decimal())
+    # Of its type: a DBRef offers the fields of its document as attributes of its own.
+    to_decimal = getattr(type(value), "to_decimal", None)
+    return None if to_decimal is None else _as_number(to_decimal(value))
 
 
 def _as_boolean(value: object) -> bool | None:

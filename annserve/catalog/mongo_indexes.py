@@ -14,12 +14,14 @@ from annserve.catalog.config import MongoConfig
 from annserve.catalog.mongo_connection import Json, Lane, MongoConnection
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import FieldNotIndexedError, InputError
-from annserve.domain.filter import Field
+from annserve.domain.filter import Field, Filter, leaves_of
 
 _log = logging.getLogger(__name__)
 
 REMEMBERED_SECONDS = 60.0
 """How long the index of ids is believed to be there."""
+REFUSED_SECONDS = 10.0
+"""How long it is believed that a field has no index."""
 BUILD_SECONDS = 3_600.0
 
 
@@ -32,6 +34,7 @@ class MongoIndexes:
         self._items: AsyncCollection[Json] = connection.database[config.items.collection]
         self._warned: set[str] = set()
         self._id_hints: TTLCache[str, str] = TTLCache(1, REMEMBERED_SECONDS)
+        self._refused: TTLCache[str, bool] = TTLCache(1_000, REFUSED_SECONDS)
 
     async def check(self, name: str, filter_: Mapping[str, Any], deadline: Deadline) -> None:
         """Have MongoDB explain how it would find ``filter_``, a test of the field called ``name``.
@@ -49,10 +52,21 @@ class MongoIndexes:
     def _tell_unindexed(self, name: str) -> None:
         """Raise `FieldNotIndexedError`, or warn once a field, as the settings say."""
         if self._config.unindexed_fields == "refuse":
+            self._refused[name] = True
             raise FieldNotIndexedError(name)
         if name not in self._warned:
             self._warned.add(name)
             _log.warning("no index serves a filter on %r: every document is read for it", name)
+
+    def refuse_again(self, filter_: Filter) -> None:
+        """Raise FieldNotIndexedError for a field that was refused a moment ago.
+
+        A look-up by id needs no index of the field; whether a filter is refused must not depend on how it is applied.
+        """
+        if self._refused:
+            for leaf in leaves_of(filter_):
+                if leaf.field.name in self._refused:
+                    raise FieldNotIndexedError(leaf.field.name)
 
     async def id_hint(self, deadline: Deadline) -> str | None:
         """Return the name of the index that finds items by id, None where reading without one is put up with.
@@ -96,6 +110,7 @@ class MongoIndexes:
         elif histories.user_path != "_id":
             created += await self._created(collection, [(histories.user_path, 1)], unique=True)
         self._id_hints.clear()
+        self._refused.clear()
         return created
 
     async def _created(

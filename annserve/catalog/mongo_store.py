@@ -98,6 +98,8 @@ class MongoCatalog:
         stored_ids = [stored for id_ in item_ids if (stored := stored_id(id_, self._config.id_type)) is not None]
         if not stored_ids:
             return {}
+        if filter_ is not None:
+            self._indexes.refuse_again(filter_)
         by_id = {self._config.id_field: {"$in": stored_ids}}
         cursor_filter = by_id if filter_ is None else {"$and": [by_id, compile_filter(filter_)]}
         projection = projection_of([self._config.id_field, *(field.path for field in fields)])

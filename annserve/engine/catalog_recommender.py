@@ -94,7 +94,7 @@ class CatalogRecommender:
         if not builds or filter_ is None:
             answer = await self._answer(query, knowledge, deadline)
         else:
-            answer, checked = await self._race(query, filter_, resolved, knowledge, builds, use, deadline)
+            answer, checked = await self._race(query, filter_, resolved, knowledge, builds, since, use, deadline)
         stopwatch.lap("answer")
         metadata = await self._metadata(query, answer, checked, deadline, use, degradations)
         stopwatch.lap("metadata")
@@ -134,13 +134,14 @@ class CatalogRecommender:
         resolved: Resolved,
         knowledge: Knowledge,
         builds: Mapping[Leaf | None, asyncio.Future[LeafBitmap]],
+        since: float,
         use: CatalogUse,
         deadline: Deadline,
     ) -> Checked:
         """Return the answer of whoever has it first: checking candidates, or reading the leaves that are missing."""
         waiting = {
             asyncio.ensure_future(self._check.answer(query, resolved, knowledge, use, deadline)),
-            asyncio.ensure_future(self._by_leaves(query, filter_, knowledge, builds, use, deadline)),
+            asyncio.ensure_future(self._by_leaves(query, filter_, knowledge, builds, since, use, deadline)),
         }
         for task in waiting:
             # The slower one goes on to its own end: a cancelled look-up costs a connection.
@@ -170,11 +171,16 @@ class CatalogRecommender:
         filter_: Filter,
         knowledge: Knowledge,
         builds: Mapping[Leaf | None, asyncio.Future[LeafBitmap]],
+        since: float,
         use: CatalogUse,
         deadline: Deadline,
     ) -> Checked | None:
         # Builds belong to the keeper and to whoever else waits for them: leaving must not end them.
         built = {leaf: await asyncio.shield(build) for leaf, build in builds.items()}
+        for leaf, bitmap in built.items():
+            if self._bitmaps.age_seconds(bitmap, time.monotonic()) > time.monotonic() - since:
+                # It was under way when it was asked for, and had begun too early.
+                built[leaf] = await asyncio.shield(self._builder.build(leaf, since))
         known = self._filters.resolve(filter_, self._max_staleness_seconds(query), use, built)
         if known.missing:
             return None
