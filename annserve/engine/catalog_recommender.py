@@ -25,6 +25,9 @@ from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.stopwatch import Stopwatch
 from annserve.engine.workbench import Workbench
 
+METADATA_CHARACTERS_MAX = 400_000
+"""How much text an answer brings with it; at up to four bytes each they fit in a message."""
+
 
 class CatalogRecommender:
     """Implements `domain.ports.Recommender` for a server with a catalogue. One event loop uses it."""
@@ -215,14 +218,25 @@ class CatalogRecommender:
         if not names or not answer.item_ids:
             return ()
         if all(item_id in checked for item_id in answer.item_ids):
-            return [chosen(checked[item_id], names) for item_id in answer.item_ids]
+            found = [chosen(checked[item_id], names) for item_id in answer.item_ids]
+            return self._within_bounds(found, degradations)
         try:
-            return await self._metadata_reader.of(
+            read = await self._metadata_reader.of(
                 answer.item_ids, names, self._soon(deadline), query.options.max_staleness_seconds, use
             )
         except (CatalogUnavailableError, DeadlineExceededError):
             degradations.append(Degradation.METADATA_UNAVAILABLE)
             return ()
+        return self._within_bounds(read, degradations)
+
+    @staticmethod
+    def _within_bounds(found: Sequence[Metadata], degradations: list[Degradation]) -> Sequence[Metadata]:
+        """Return ``found`` unless its texts are more than an answer can carry."""
+        texts = (value for metadata in found for values in metadata.values() for value in values)
+        if sum(len(value) for value in texts if isinstance(value, str)) <= METADATA_CHARACTERS_MAX:
+            return found
+        degradations.append(Degradation.METADATA_UNAVAILABLE)
+        return ()
 
     def _soon(self, deadline: Deadline) -> Deadline:
         """Return by when something must be there that an answer can do without."""

@@ -14,7 +14,7 @@ from annserve.domain.catalog import HistoryEntry
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import DeadlineExceededError
 from annserve.domain.filter import Equals, Or, Range, canonical
-from annserve.domain.query import CatalogUse, Mode, Options, Query
+from annserve.domain.query import CatalogUse, Degradation, Mode, Options, Query
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.histories import HistoryReader
@@ -59,3 +59,23 @@ async def test_who_joins_a_look_up_of_a_history_waits_as_long_as_she_can(recomme
 
     assert (await patient).seen_rows.tolist() == [3]
     assert store.history_calls == 1
+
+
+async def test_more_text_than_an_answer_carries_is_left_out_and_said(recommender: SnapshotRecommender) -> None:
+    items = recommender.snapshot.items
+    store = TwinCatalog({items.id(row): {"price": 1, "kind": "가" * 8_000} for row in range(len(items))})
+    bitmaps, settings = BitmapCache(), CatalogSettings(wait_seconds=5.0)
+    builder = TwinBuilder(store, items, bitmaps)
+    builder.finish(None)
+    metadata = MetadataReader(store, bitmaps, settings)  # type: ignore[arg-type]
+    workbench = Workbench(ThreadPoolExecutor(1))
+    engine = CatalogRecommender(recommender, workbench, store, bitmaps, builder, metadata, settings)  # type: ignore[arg-type]
+
+    def query(k: int) -> Query:
+        return Query(mode=Mode.SIMILAR, item_ids=(items.id(5),), options=Options(k=k, read_mask=("kind",)))
+
+    few, many = await engine.recommend(query(10)), await engine.recommend(query(100))
+
+    assert len(few.metadata) == 10
+    assert few.degradations == ()
+    assert (len(many.item_ids), many.metadata, many.degradations) == (100, (), (Degradation.METADATA_UNAVAILABLE,))
