@@ -65,6 +65,15 @@ class Settings(BaseSettings):
         le=10_000,
         description="How long an answer waits for histories and metadata, which it can do without, in milliseconds.",
     )
+    admin_address: str = Field(
+        default="127.0.0.1:50052",
+        pattern=r"^.+:\d{1,5}$",
+        description="Host and port of AdminService, which operates the instance; port 0 takes a free one.",
+    )
+    admin_allow_remote: bool = Field(
+        default=False,
+        description="Whether admin_address may be one that other machines reach: it asks nobody who he is.",
+    )
     reflection: bool = Field(default=True, description="Whether gRPC reflection lists the services to tools.")
     log_level: str = Field(
         default="INFO",

@@ -13,7 +13,7 @@ import typer.main
 from annserve.cli.app import app
 from annserve.settings import Settings
 from annserve.training.train import TrainingSettings
-from annserve.v1 import error_reason_pb2, recommendation_pb2, recommendation_service_pb2
+from annserve.v1 import admin_service_pb2, error_reason_pb2, recommendation_pb2, recommendation_service_pb2
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,11 @@ def test_every_setting_is_in_the_configuration_page_with_its_default(name: str) 
 
 
 @pytest.mark.parametrize(
-    "method", recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"].methods_by_name
+    "method",
+    [
+        *recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"].methods_by_name,
+        *admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name,
+    ],
 )
 def test_every_method_is_in_the_api_page(method: str) -> None:
     assert f"| `{method}` |" in page("api.md")
