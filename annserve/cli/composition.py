@@ -7,6 +7,8 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
 from annserve.cli.catalog_source import CatalogSource
@@ -19,6 +21,7 @@ from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
 from annserve.keeper.keeper import Keeper
+from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
@@ -31,18 +34,35 @@ _LOOK_SECONDS = 0.02
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperPlace:
+    """Where a worker finds its instance's keeper."""
+
+    socket: Path
+    slot: int
+    """What the worker is called."""
+
+
 @asynccontextmanager
 async def opened_recommender(
-    snapshot: Snapshot, settings: Settings, source: CatalogSource | None
+    snapshot: Snapshot, settings: Settings, source: CatalogSource | None, keeper: KeeperPlace | None = None
 ) -> AsyncIterator[Recommender]:
-    """Give what answers from ``snapshot`` and the catalogue of ``source``, which it keeps following meanwhile."""
+    """Give what answers from ``snapshot`` and the catalogue of ``source``, which is followed meanwhile.
+
+    Args:
+        snapshot: What to answer from.
+        settings: How.
+        source: The catalogue; None for a server without one.
+        keeper: Who follows it; None to do that here. A file is followed here in any case: it is in this memory.
+    """
     executor = ThreadPoolExecutor(settings.executor_threads, thread_name_prefix="annserve-search")
     recommender, workbench = SnapshotRecommender(snapshot), Workbench(executor)
     try:
         if source is None:
             yield PlainRecommender(recommender, workbench)
         else:
-            async with _opened_catalog(recommender, workbench, settings, source.open()) as opened:
+            following = keeper if source.is_mongodb else None
+            async with _opened_catalog(recommender, workbench, settings, source.open(), following) as opened:
                 yield opened
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -50,7 +70,11 @@ async def opened_recommender(
 
 @asynccontextmanager
 async def _opened_catalog(
-    recommender: SnapshotRecommender, workbench: Workbench, settings: Settings, store: CatalogStore
+    recommender: SnapshotRecommender,
+    workbench: Workbench,
+    settings: Settings,
+    store: CatalogStore,
+    place: KeeperPlace | None,
 ) -> AsyncIterator[Recommender]:
     bitmaps = BitmapCache()
     ttl_seconds = settings.catalog_ttl_ms / 1_000
@@ -60,14 +84,16 @@ async def _opened_catalog(
         metadata_ttl_seconds=ttl_seconds,
     )
     metadata = MetadataReader(store, bitmaps, reading)
-    keeper = Keeper(
-        store,
-        recommender.snapshot.items,
-        bitmaps,
-        KeeperSettings(ttl_seconds=ttl_seconds),
-        listeners=[metadata.forget],
-        lost_listeners=[metadata.forget_all],
-    )
+    keeper_settings = keeper_settings_of(settings)
+    told, told_of_loss = [metadata.forget], [metadata.forget_all]
+    snapshot = recommender.snapshot
+    keeper: Keeper | KeeperLink
+    if place is None:
+        keeper = Keeper(store, snapshot.items, bitmaps, keeper_settings, told, told_of_loss)
+    else:
+        keeper = KeeperLink(
+            place.socket, snapshot.id, bitmaps, told, told_of_loss, slot=place.slot, settings=keeper_settings
+        )
     keeper.start()
     try:
         await _first_look(bitmaps)
@@ -75,7 +101,11 @@ async def _opened_catalog(
     finally:
         await keeper.stop()
         await store.close()
-        _log.info("catalogue: %s", keeper.counters)
+
+
+def keeper_settings_of(settings: Settings) -> KeeperSettings:
+    """Return how the catalogue is to be followed."""
+    return KeeperSettings(ttl_seconds=settings.catalog_ttl_ms / 1_000)
 
 
 async def _first_look(bitmaps: BitmapCache) -> None:
