@@ -5,18 +5,35 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import typer
 
+from annserve.cli.machine import SHARED_MEMORY, cgroup_limits, usable_processors
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import JsonOption, print_rows
 from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
 
-OPEN_FILES_MIN = 4_096
+OPEN_FILES_MIN: Final = 4_096
+PROCESSES_MIN: Final = 256
+MEMORY_BYTES_MIN: Final = 512 << 20
+SHARED_MEMORY_BYTES_MIN: Final = 128 << 20
+
+_FORK_SAFETY: Final = """
+import importlib, pkgutil, sys
+import annserve.supervisor as supervisor
+for module in pkgutil.iter_modules(supervisor.__path__, "annserve.supervisor."):
+    importlib.import_module(module.name)
+print(*sorted({"grpc", "numpy", "pyarrow", "pymongo"} & set(sys.modules)))
+"""
+_FORK_SAFETY_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +46,7 @@ class Finding:
 
 
 def doctor(snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> None:
-    """Check Python, the native libraries, limits, memory, the port and the live snapshot; exit 1 on a failure."""
+    """Check Python, the native libraries, limits, memory, the ports and the live snapshot; exit 1 on a failure."""
     findings = list(_findings(snapshots))
     rows = [{"check": found.check, "state": found.state, "detail": found.detail} for found in findings]
     print_rows(rows, as_json=as_json)
@@ -39,27 +56,69 @@ def doctor(snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> No
 
 def _findings(snapshots: Path | None) -> Iterator[Finding]:
     yield Finding(check="python", state="ok", detail=f"{platform.python_version()} on {platform.platform()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding(check="processors", state="ok", detail=f"{cores} usable; one serves, another helps with long scans")
-    yield _checked("hnswlib", _hnswlib)
-    yield _checked("protobuf", _protobuf)
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield Finding(
-        check="open files",
-        state="ok" if soft >= OPEN_FILES_MIN else "warning",
-        detail=f"limit {soft}"
-        + ("" if soft >= OPEN_FILES_MIN else f"; a connection takes one each: raise it, `ulimit -n {OPEN_FILES_MIN}`"),
-    )
-    yield _checked("address", _address)
-    yield _checked("snapshot", lambda: _snapshot(snapshots))
+    checks: dict[str, Callable[[], tuple[str, str]]] = {
+        "processors": _processors,
+        "memory": _memory,
+        "shared memory": lambda: shared_memory(SHARED_MEMORY),
+        "open files": lambda: _at_least(resource.RLIMIT_NOFILE, OPEN_FILES_MIN, "ulimit -n", "a connection takes one"),
+        "processes": lambda: _at_least(resource.RLIMIT_NPROC, PROCESSES_MIN, "ulimit -u", "threads count too"),
+        "hnswlib": _hnswlib,
+        "lmdb": _lmdb,
+        "protobuf": _protobuf,
+        "fork safety": fork_safety,
+        "address": lambda: _free(settings().address),
+        "admin address": lambda: _free(settings().admin_address),
+        "snapshot": lambda: _snapshot(snapshots),
+    }
+    for check, look in checks.items():
+        yield _checked(check, look)
 
 
 def _checked(check: str, look: Callable[[], tuple[str, str]]) -> Finding:
     try:
         state, detail = look()
-    except (AnnserveError, ImportError, OSError) as error:
+    except (AnnserveError, ImportError, OSError, RuntimeError) as error:
         state, detail = "failure", str(error)
     return Finding(check=check, state=state, detail=detail)
+
+
+def _processors() -> tuple[str, str]:
+    quota = cgroup_limits().processors
+    limit = "" if quota is None else f"; the container may use the time of {quota:.3g}"
+    return "ok", f"{usable_processors():.3g} usable of {os.cpu_count()}{limit}"
+
+
+def _memory() -> tuple[str, str]:
+    import psutil
+
+    memory, limit = psutil.virtual_memory(), cgroup_limits().memory_bytes
+    room = memory.available if limit is None else min(memory.available, limit)
+    detail = f"{room / 1e9:,.1f} GB can be had of {memory.total / 1e9:,.1f}"
+    if limit is not None:
+        detail += f"; the container may use {limit / 1e9:,.1f}"
+    if room < MEMORY_BYTES_MIN:
+        return "warning", f"{detail}; a swap of snapshots holds two of them for a moment"
+    return "ok", detail
+
+
+def shared_memory(folder: Path) -> tuple[str, str]:
+    """Return whether ``folder`` has room for what the processes of an instance share."""
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return "warning", f"{folder} cannot be written to: the temporary folder is used, which may be a disk"
+    usage = shutil.disk_usage(folder)
+    detail = f"{usage.free / 1e6:,.0f} MB free of {usage.total / 1e6:,.0f} in {folder}"
+    if usage.free < SHARED_MEMORY_BYTES_MIN:
+        return "warning", f"{detail}; containers often have 64: start yours with, say, --shm-size=1g"
+    return "ok", detail
+
+
+def _at_least(limit: int, least: int, command: str, why: str) -> tuple[str, str]:
+    soft, _ = resource.getrlimit(limit)
+    if soft == resource.RLIM_INFINITY:
+        return "ok", "no limit"
+    if soft < least:
+        return "warning", f"limit {soft:,}; {why}: raise it, `{command} {least}`"
+    return "ok", f"limit {soft:,}"
 
 
 def _hnswlib() -> tuple[str, str]:
@@ -72,6 +131,23 @@ def _hnswlib() -> tuple[str, str]:
     return "ok", "compiled, and answers"
 
 
+def _lmdb() -> tuple[str, str]:
+    import lmdb
+
+    parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".annserve-doctor-", dir=parent) as folder:
+        try:
+            with lmdb.open(folder, map_size=1 << 20) as environment:
+                with environment.begin(write=True) as transaction:
+                    transaction.put(b"key", b"value")
+                with environment.begin() as transaction:
+                    if transaction.get(b"key") != b"value":
+                        return "failure", "does not find what was written"
+        except lmdb.Error as error:
+            return "failure", f"does not work in {folder}: {error}"
+        return "ok", f"{'.'.join(map(str, lmdb.version()))}, writes and reads in {Path(folder).parent}"
+
+
 def _protobuf() -> tuple[str, str]:
     import google.protobuf
     from google.protobuf.internal import api_implementation
@@ -82,14 +158,26 @@ def _protobuf() -> tuple[str, str]:
     return state, f"{google.protobuf.__version__}, backend {backend}{advice}"
 
 
-def _address() -> tuple[str, str]:
+def fork_safety(program: str = _FORK_SAFETY) -> tuple[str, str]:
+    """Return whether a supervisor, in a Python of its own, stays free of what must not be there before a fork."""
+    done = subprocess.run(  # noqa: S603 - this Python, and a program of ours
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=_FORK_SAFETY_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        return "failure", f"the supervisor cannot be imported: {done.stderr.strip().splitlines()[-1]}"
+    if loaded := done.stdout.split():
+        return "failure", f"the supervisor imports {', '.join(loaded)}, whose threads do not live through a fork"
+    return "ok", "the supervisor imports nothing with threads"
+
+
+def _free(address: str) -> tuple[str, str]:
     from annserve.service.server import bindable
 
     try:
-        bindable(settings().address)
+        bindable(address)
     except InputError as error:
         return "warning", str(error)
-    return "ok", f"{settings().address} is free"
+    return "ok", f"{address} is free"
 
 
 def _snapshot(folder: Path | None) -> tuple[str, str]:

@@ -1,0 +1,99 @@
+"""The doctor reads limits right, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from annserve.cli import doctor
+from annserve.cli.app import app
+from annserve.cli.machine import CgroupLimits, cgroup_limits, usable_processors
+
+
+def files(root: Path, contents: dict[str, str]) -> Path:
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_limits_of_version_2_are_the_narrowest_up_to_the_mount(tmp_path: Path) -> None:
+    root = files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/pod/box\n",
+            "sys/fs/cgroup/pod/box/cpu.max": "max 100000\n",
+            "sys/fs/cgroup/pod/box/memory.max": "2000000000\n",
+            "sys/fs/cgroup/pod/cpu.max": "150000 100000\n",
+            "sys/fs/cgroup/pod/memory.max": "1000000000\n",
+            "sys/fs/cgroup/memory.max": "max\n",
+        },
+    )
+
+    assert cgroup_limits(root) == CgroupLimits(processors=1.5, memory_bytes=1_000_000_000)
+
+
+def test_limits_of_version_1_are_read_from_each_controller(tmp_path: Path) -> None:
+    root = files(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/docker/id\n2:cpu,cpuacct:/docker/id\n1:name=systemd:/docker/id\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "3000000000\n",
+        },
+    )
+
+    assert cgroup_limits(root) == CgroupLimits(processors=0.5, memory_bytes=3_000_000_000)
+    assert usable_processors(root) == 0.5
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {},
+        {"proc/self/cgroup": "0::/\n"},
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n", "sys/fs/cgroup/memory.max": "max\n"},
+        {
+            "proc/self/cgroup": "4:memory:/\n2:cpu:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+    ],
+)
+def test_no_limit_is_told_from_a_limit(tmp_path: Path, contents: dict[str, str]) -> None:
+    root = files(tmp_path, contents)
+
+    assert cgroup_limits(root) == CgroupLimits(processors=None, memory_bytes=None)
+    assert usable_processors(root) >= 1
+
+
+def test_supervisor_leaves_threads_out() -> None:
+    assert doctor.fork_safety() == ("ok", "the supervisor imports nothing with threads")
+    state, detail = doctor.fork_safety("import numpy, sys; print(*({'numpy'} & set(sys.modules)))")
+    assert (state, detail.split(",")[0]) == ("failure", "the supervisor imports numpy")
+    assert doctor.fork_safety("import nothing_like_this")[0] == "failure"
+
+
+def test_shared_memory_that_is_small_or_missing_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.shared_memory(tmp_path / "missing")[0] == "warning"
+    monkeypatch.setattr(doctor, "SHARED_MEMORY_BYTES_MIN", 1)
+    assert doctor.shared_memory(tmp_path)[0] == "ok"
+    monkeypatch.setattr(doctor, "SHARED_MEMORY_BYTES_MIN", 1 << 62)
+    state, detail = doctor.shared_memory(tmp_path)
+    assert state == "warning"
+    assert "--shm-size" in detail
+
+
+def test_every_check_is_reported(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json", "--snapshots", str(tmp_path)])
+
+    found = {row["check"]: row["state"] for row in json.loads(done.stdout)}
+    assert {"processors", "memory", "shared memory", "open files", "processes", "admin address"} <= set(found)
+    assert {found["hnswlib"], found["lmdb"], found["protobuf"], found["fork safety"]} == {"ok"}
+    assert found["snapshot"] == "warning"
+    assert done.exit_code == 0
