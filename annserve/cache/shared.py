@@ -92,7 +92,7 @@ class SharedCache:
         self._store = None if folder is None else SharedStore(folder)
         self._locks = None if folder is None else FlightLocks(folder)
         self._flights: dict[bytes, asyncio.Future[Entry | None]] = {}
-        self._refreshing: set[asyncio.Task[Found]] = set()
+        self._refreshing: dict[bytes, asyncio.Task[Found]] = {}
         self._unseen: dict[bytes, tuple[Entry, float]] = {}
         self.counts = CacheCounts()
 
@@ -154,7 +154,7 @@ class SharedCache:
 
     def close(self) -> None:
         """Let go of everything."""
-        for task in self._refreshing:
+        for task in self._refreshing.values():
             task.cancel()
         self._unseen.clear()
         if self._store is not None:
@@ -191,6 +191,9 @@ class SharedCache:
         self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float, wait_seconds: float
     ) -> Found:
         """Make the value for all who ask for it meanwhile."""
+        if key in self._flights:
+            # It expired for good before the task that was to refresh it had its turn.
+            return self._made(await self._compute(key, compute, ttl_seconds, stale_seconds))
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         entry: Entry | None = None
         try:
@@ -261,18 +264,17 @@ class SharedCache:
 
     def _refresh(self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float) -> None:
         """Make a value anew behind the backs of those who are handed the old one, unless somebody does."""
-        if key in self._flights:
+        if key in self._flights or key in self._refreshing:
             return
-        task = asyncio.get_running_loop().create_task(
-            self._lead(key, compute, ttl_seconds, stale_seconds, WAIT_SECONDS)
-        )
-        self._refreshing.add(task)
-        task.add_done_callback(self._refreshed)
 
-    def _refreshed(self, task: asyncio.Task[Found]) -> None:
-        self._refreshing.discard(task)
-        if not task.cancelled():
-            task.exception()  # The old value is there until it is of no use; then the error is its caller's.
+        def refreshed(task: asyncio.Task[Found]) -> None:
+            del self._refreshing[key]
+            if not task.cancelled():
+                task.exception()  # The old value is there until it is of no use; then the error is its caller's.
+
+        making = self._lead(key, compute, ttl_seconds, stale_seconds, WAIT_SECONDS)
+        task = self._refreshing[key] = asyncio.get_running_loop().create_task(making)
+        task.add_done_callback(refreshed)
 
     def _free(self, key: bytes, entry: Entry | None) -> None:
         """Free the lock of ``key`` as soon as all workers can see ``entry``, or at once where they never will."""

@@ -31,6 +31,8 @@ class SharedStore:
         self._state: State | None = None
         self._environments: tuple[lmdb.Environment, ...] = ()
         self._socket: socket.socket | None = None
+        self._outdated = False
+        """Whether there is another writer, which may have begun anew."""
         self._open_again_at = self._connect_again_at = -1.0
         self.dropped_count = 0
         """Entries that were not sent: too large, or the writer was behind or away."""
@@ -38,7 +40,8 @@ class SharedStore:
     @property
     def flushes(self) -> int:
         """How often the cache was flushed."""
-        return 0 if self._state is None else self._state.flushes
+        state = self._opened()
+        return 0 if state is None else state.flushes
 
     @property
     def connected(self) -> bool:
@@ -47,7 +50,7 @@ class SharedStore:
 
     def get(self, key: bytes) -> Entry | None:
         """Return the entry of ``key``, fresh or not, unless it was flushed."""
-        state = self._state or self._open()
+        state = self._opened()
         if state is None:
             return None
         name, young = name_of(key), state.generation & 1
@@ -93,6 +96,12 @@ class SharedStore:
             data = transaction.get(name)
             return None if data is None else decode_entry(key, memoryview(data))
 
+    def _opened(self) -> State | None:
+        if self._outdated:
+            self._close_files()
+            self._outdated, self._open_again_at = False, -1.0
+        return self._state or self._open()
+
     def _open(self) -> State | None:
         now = time.monotonic()
         if now < self._open_again_at:
@@ -131,9 +140,8 @@ class SharedStore:
         except OSError:
             connection.close()
         else:
-            # Another writer may have begun anew.
-            self._close_files()
             self._socket = connection
+            self._outdated = True
         return self._socket
 
     def _disconnect(self) -> None:

@@ -10,7 +10,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,13 @@ from annserve.cache.entries import ENTRY_BYTES_MAX, NAME_BYTES, PUT, REPORT
 from annserve.cache.shared_files import ENVIRONMENTS, SOCKET, State, open_environment
 from annserve.domain.errors import InputError
 
-BYTES_MIN = 4 << 20
+BYTES_MIN = 8 << 20
 
 _FULL = 0.8
-"""The part of an environment that entries may take; the rest is for the copies that LMDB makes as it writes."""
+"""The part of an environment that entries may take."""
+_WRITTEN_AT_ONCE = 1 / 32
+"""The part that is written at once. LMDB writes copies, and uses what it frees again two writes later: the rest of an
+environment is room for those."""
 _PAGE_BYTES = 4_096
 _PACKET_BYTES_MAX = 2 * ENTRY_BYTES_MAX
 _BATCH = 256
@@ -88,6 +91,8 @@ class CacheWriter:
         self._listener = _listening(folder / SOCKET)
         self._flushes = self._state.flushes
         self._failed_count = 0
+        self._problem: lmdb.Error | None = None
+        """What went wrong last, until it is told."""
         self._waker, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         self._stopping = False
@@ -151,12 +156,18 @@ class CacheWriter:
                     _logger.exception("something sent to the cache is lost")
                 if time.monotonic() >= check_at:
                     check_at = time.monotonic() + _CHECK_SECONDS
-                    for environment in self._environments:
-                        # The pages that a reader was looking at when it was killed are let go of.
-                        environment.reader_check()
+                    self._check()
             for key in list(selector.get_map().values()):
                 if isinstance(key.fileobj, socket.socket) and key.fileobj is not self._woken:
                     key.fileobj.close()
+
+    def _check(self) -> None:
+        if self._problem is not None:
+            _logger.warning("%d entries in all could not be cached: %s", self._failed_count, self._problem)
+            self._problem = None
+        for environment in self._environments:
+            # The pages that a reader was looking at when it was killed are let go of.
+            environment.reader_check()
 
     def _take(self, selector: selectors.BaseSelector, ready: list[socket.socket]) -> None:
         packets: list[bytes] = []
@@ -179,8 +190,8 @@ class CacheWriter:
             for which in range(len(ENVIRONMENTS)):
                 self._clear(which)
         puts = [packet for packet in packets if packet.startswith(PUT)]
-        if puts:
-            self._write(puts)
+        for part in _parts(puts, int(_WRITTEN_AT_ONCE * self._state.environment_bytes)):
+            self._write(part)
         for packet in packets:
             if packet.startswith(REPORT):
                 self._on_report(json.loads(packet[len(REPORT) :]))
@@ -198,7 +209,7 @@ class CacheWriter:
         except lmdb.Error as error:
             # A reader that was stopped in the middle of a look keeps pages from being used again, until it is killed.
             self._failed_count += len(puts)
-            _logger.warning("%d entries of the cache were not kept: %s", len(puts), error)
+            self._problem = error
             used_bytes = self._state.environment_bytes
         if used_bytes >= _FULL * self._state.environment_bytes:
             old = 1 - (self._state.generation & 1)
@@ -211,7 +222,21 @@ class CacheWriter:
             with environment.begin(write=True) as transaction:
                 transaction.drop(environment.open_db(None, transaction), delete=False)
         except lmdb.Error as error:
-            _logger.warning("the cache could not be emptied: %s", error)
+            self._problem = error
+
+
+def _parts(packets: list[bytes], bytes_max: int) -> Iterator[list[bytes]]:
+    """Yield ``packets`` in lists of at most ``bytes_max`` bytes, or of one."""
+    part: list[bytes] = []
+    size_bytes = 0
+    for packet in packets:
+        if part and size_bytes + len(packet) > bytes_max:
+            yield part
+            part, size_bytes = [], 0
+        part.append(packet)
+        size_bytes += len(packet)
+    if part:
+        yield part
 
 
 def _listening(path: Path) -> socket.socket:

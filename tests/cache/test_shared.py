@@ -1,0 +1,253 @@
+"""The cache of an instance, by processes as they are in one: a writer, workers, and signals that end them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cache_process import CacheProcess
+
+from annserve.cache.shared_writer import BYTES_MIN, CacheWriter
+from annserve.domain.errors import InputError
+
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # The path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="annserve-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def processes() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def start(folder: Path, processes: contextlib.ExitStack) -> Callable[..., CacheProcess]:
+    def started(role: str = "worker", bytes_max: int = BYTES_MIN) -> CacheProcess:
+        return processes.enter_context(CacheProcess(role, folder, *([bytes_max] if role == "writer" else [])))
+
+    return started
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.005)
+
+
+def test_what_one_worker_made_another_finds_and_then_has_itself(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    maker, asker = start(), start()
+
+    assert maker.tell(do="ask", key="k", value="made")["sources"] == ["none"]
+
+    eventually(lambda: asker.tell(do="get", key="k") == ["made", "instance"])
+    assert asker.tell(do="get", key="k") == ["made", "worker"]
+    assert asker.tell(do="ask", key="k", value="other") | {"ms": 0} == {
+        "values": ["made"],
+        "sources": ["worker"],
+        "stale": 0,
+        "computed": 0,
+        "ms": 0,
+    }
+
+
+def test_what_has_expired_is_nowhere(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    maker, asker = start(), start()
+    maker.tell(do="put", key="lasting", value="v")
+    maker.tell(do="put", key="brief", value="v", ttl=0.2)
+    eventually(lambda: asker.tell(do="get", key="lasting"))
+    eventually(lambda: asker.tell(do="get", key="brief") is None)
+    assert maker.tell(do="get", key="brief") is None
+    assert maker.tell(do="get", key="lasting") == ["v", "worker"]
+
+
+def test_a_flush_makes_everything_void_in_every_worker_at_once(start: Callable[..., CacheProcess]) -> None:
+    writer = start("writer")
+    maker, asker = start(), start()
+    maker.tell(do="put", key="k", value="v")
+    eventually(lambda: asker.tell(do="get", key="k"))
+
+    writer.tell(do="flush")
+
+    assert maker.tell(do="get", key="k") is None
+    assert asker.tell(do="get", key="k") is None
+    maker.tell(do="put", key="k", value="new")
+    eventually(lambda: asker.tell(do="get", key="k") == ["new", "instance"])
+
+
+def test_what_is_asked_for_outlasts_what_is_not_and_the_memory_reserved_is_enough(
+    start: Callable[..., CacheProcess], folder: Path
+) -> None:
+    writer = start("writer")
+    worker = start()
+    worker.tell(do="put", key="cold", value="v")
+    worker.tell(do="put", key="hot", value="v")
+    reserved = _allocated_bytes(folder)
+    for seed in range(15):
+        worker.tell(do="fill", count=100, size=8_000, seed=seed)
+        with CacheProcess("worker", folder) as other:  # One that has nothing of its own.
+            eventually(partial(_gets, other, "hot", "v"))
+    entries, used, most, failed = writer.tell(do="stored")
+    assert most == BYTES_MIN
+    assert used <= most
+    assert failed == 0
+    assert 200 < entries < 1_000
+    assert _allocated_bytes(folder) == reserved
+    with CacheProcess("worker", folder) as other:
+        other.tell(do="get", key="hot")
+        assert other.tell(do="get", key="cold") is None
+
+
+def test_too_large_a_value_is_kept_by_its_worker_alone(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    maker, asker = start(), start()
+    maker.tell(do="put", key="large", value="x" * 70_000)
+    maker.tell(do="put", key="small", value="x" * 60_000)
+    eventually(lambda: asker.tell(do="get", key="small"))
+    assert asker.tell(do="get", key="large") is None
+    assert maker.tell(do="get", key="large")[1] == "worker"
+    assert maker.tell(do="dropped") == 1
+
+
+def test_without_a_writer_a_worker_keeps_to_itself_and_joins_in_when_there_is_one(
+    start: Callable[..., CacheProcess],
+) -> None:
+    maker, asker = start(), start()
+    assert maker.tell(do="ask", key="k", clients=8)["computed"] == 1
+    assert maker.tell(do="get", key="k") == ["v", "worker"]
+    assert asker.tell(do="get", key="k") is None
+
+    start("writer")
+    eventually(lambda: maker.tell(do="put", key="k", value="v") or asker.tell(do="get", key="k"))
+
+
+def test_a_worker_told_to_keep_to_itself_has_the_same_door(processes: contextlib.ExitStack) -> None:
+    worker = processes.enter_context(CacheProcess("worker", Path("none")))
+    assert worker.tell(do="ask", key="k", clients=8)["computed"] == 1
+    assert worker.tell(do="get", key="k") == ["v", "worker"]
+
+
+def test_a_value_that_expires_is_made_once_by_all_workers_together(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    workers = [start() for _ in range(4)]
+    count, period = 60, 0.1
+    begin = time.monotonic() + 0.3
+    for worker in workers:
+        worker.begin(do="rounds", key="k", start=begin, count=count, period=period, clients=64, ttl=0.7 * period)
+    times_made = [sum(one) for one in zip(*(worker.heard() for worker in workers), strict=True)]
+    # A machine that does other things may skip a beat.
+    assert sum(times == 1 for times in times_made) >= 0.95 * count
+    assert max(times_made) <= 2
+
+
+def test_a_stale_value_is_handed_out_at_once_while_one_worker_makes_it_anew(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    workers = [start(), start()]
+    workers[0].tell(do="put", key="k", value="old", ttl=0.001, stale=60.0)
+    eventually(lambda: workers[1].tell(do="ask", key="k", value="old", ttl=0.001, stale=60.0)["stale"])
+    eventually(lambda: workers[0].tell(do="ask", key="k", value="old", ttl=0.001, stale=60.0)["stale"])
+    time.sleep(0.1)  # What these began has ended.
+    before = sum(worker.tell(do="computed") for worker in workers)
+
+    for worker in workers:
+        worker.begin(do="ask", key="k", value="new", clients=64, ttl=60.0, compute_ms=100.0)
+    outcomes = [worker.heard() for worker in workers]
+
+    assert [outcome["values"] for outcome in outcomes] == [["old"], ["old"]]
+    assert max(outcome["ms"] for outcome in outcomes) < 100.0
+    for worker in workers:
+        eventually(partial(_gets, worker, "k", "new"))
+    assert sum(worker.tell(do="computed") for worker in workers) - before == 1
+
+
+def test_another_takes_over_at_once_from_one_that_is_killed_while_it_makes_a_value(
+    start: Callable[..., CacheProcess],
+) -> None:
+    start("writer")
+    leader, follower = start(), start()
+    leader.begin(do="ask", key="k", compute_ms=60_000)
+    eventually(lambda: follower.tell(do="is_locked", key="k"))
+    follower.begin(do="ask", key="k", value="taken over", clients=8)
+    time.sleep(0.05)
+
+    killed = time.monotonic()
+    leader.kill()
+    outcome = follower.heard()
+
+    assert outcome["values"] == ["taken over"]
+    assert outcome["computed"] == 1
+    assert time.monotonic() - killed < 0.15
+
+
+def test_nobody_waits_long_for_one_that_is_stopped(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    leader, follower = start(), start()
+    leader.begin(do="ask", key="k", compute_ms=60_000)
+    eventually(lambda: follower.tell(do="is_locked", key="k"))
+    leader.signal(signal.SIGSTOP)
+    outcome = follower.tell(do="ask", key="k", clients=8)
+    assert outcome["values"] == ["v"]
+    assert 240 <= outcome["ms"] < 450
+
+
+def test_nothing_is_torn_and_nothing_stuck_however_often_writer_and_workers_are_killed(
+    start: Callable[..., CacheProcess], folder: Path
+) -> None:
+    seeded = random.Random(4)  # noqa: S311 - a seed of our own
+    end = time.monotonic() + 6.0
+    witness = start()
+    witness.begin(do="churn", seconds=7.0, keys=200, size=20_000)
+    kills = 0
+    with contextlib.ExitStack() as stack:
+        running = [CacheProcess("writer", folder, BYTES_MIN), CacheProcess("worker", folder)]
+        stack.callback(lambda: running[0].end())
+        stack.callback(lambda: running[1].end())
+        running[1].begin(do="churn", seconds=60.0, keys=200, size=20_000)
+        while time.monotonic() < end:
+            time.sleep(seeded.uniform(0.0, 0.1))
+            which = seeded.choice((0, 0, 1))
+            running[which].end()
+            kills += 1
+            running[which] = CacheProcess(*(("writer", folder, BYTES_MIN) if which == 0 else ("worker", folder)))
+            if which == 1:
+                running[1].begin(do="churn", seconds=60.0, keys=200, size=20_000)
+    read, torn = witness.heard()
+    assert kills >= 10
+    assert read > 100
+    assert torn == 0
+
+    writer = start("writer")
+    maker = start()
+    eventually(lambda: maker.tell(do="put", key="after", value="v") or witness.tell(do="get", key="after"))
+    assert writer.tell(do="stored")[3] == 0
+
+
+def test_too_little_room_is_told_at_once_and_with_a_way_out(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot reserve .* are free: .*--no-shared-cache"):
+        CacheWriter(folder, 4 * shutil.disk_usage(folder).total)
+    assert _allocated_bytes(folder) < BYTES_MIN
+
+
+def _gets(worker: CacheProcess, key: str, value: str) -> bool:
+    found = worker.tell(do="get", key=key)
+    return found is not None and found[0] == value
+
+
+def _allocated_bytes(folder: Path) -> int:
+    return sum(512 * path.stat().st_blocks for path in folder.rglob("data.mdb"))
