@@ -65,6 +65,49 @@ class Settings(BaseSettings):
         le=10_000,
         description="How long an answer waits for histories and metadata, which it can do without, in milliseconds.",
     )
+    pull_from: SecretStr | None = Field(
+        default=None,
+        description="Where snapshots are published, to be fetched from there: a folder, file://…, s3://…, gs://…",
+    )
+    pull_canary: bool = Field(
+        default=False, description="Whether this instance is of the first stage: it takes what CANARY names there."
+    )
+    pull_poll_ms: int = Field(
+        default=10_000,
+        ge=100,
+        le=86_400_000,
+        description="How often it is looked whether the source names another snapshot, in milliseconds.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="How many processes answer; without it one for each processor that this container may use.",
+    )
+    ops_address: str = Field(
+        default="127.0.0.1:50053",
+        pattern=r"^.+:\d{1,5}$",
+        description="Host and port of probes and metrics over HTTP; port 0 takes a free one.",
+    )
+    drain_delay_ms: int = Field(
+        default=0,
+        ge=0,
+        le=600_000,
+        description="How long calls are still taken after TERM, when health says NOT_SERVING already, in milliseconds.",
+    )
+    runtime_folder: Path | None = Field(
+        default=None,
+        description="Where the instance makes the folder of its sockets, cache and metrics; without it in shared memory.",
+    )
+    shared_cache: bool = Field(
+        default=True, description="Whether the workers of an instance share what they have worked out."
+    )
+    shared_cache_bytes: int = Field(
+        default=64 << 20,
+        ge=4 << 20,
+        le=1 << 40,
+        description="How much memory is reserved for what the workers share, in bytes.",
+    )
     admin_address: str = Field(
         default="127.0.0.1:50052",
         pattern=r"^.+:\d{1,5}$",

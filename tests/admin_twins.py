@@ -18,13 +18,14 @@ from annserve.service.admin import (
     CacheStats,
     HotKey,
     InstanceStatus,
-    Operated,
     Swap,
     UpsertedItem,
     Worker,
     WorkerState,
 )
 from annserve.service.admin_server import AdminServer, AdminSettings
+from annserve.service.admin_servicer import Operated
+from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.store import SnapshotStore
 
@@ -167,7 +168,7 @@ class Admin:
         """Return the twins as they are now."""
         return Operated(
             instance=self.instance,
-            snapshots=self.snapshots,
+            changes=SnapshotChanges(self.instance, self.snapshots),
             items=self.items,
             cache=self.cache,
             histories=self.histories,

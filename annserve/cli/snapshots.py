@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from annserve.cli.options import SnapshotsOption, live_id, open_store
+from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import JsonOption, print_json, print_rows, say
+from annserve.domain.errors import InputError
 from annserve.snapshot.store import SnapshotInfo
 
-app = typer.Typer(help="List, verify, activate, roll back and prune snapshots.", no_args_is_help=True)
+app = typer.Typer(help="List, verify, activate, roll back, pull and prune snapshots.", no_args_is_help=True)
 
 SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT_ID", help="As `annserve snapshots list` shows it.")]
 
@@ -80,6 +81,39 @@ def roll_back(snapshots: SnapshotsOption = None, as_json: JsonOption = False) ->
     """Make the snapshot that was live before the live one again."""
     snapshot_id = open_store(snapshots).roll_back()
     _report(f"{snapshot_id} is live again", {"snapshot_id": snapshot_id}, as_json=as_json)
+
+
+@app.command()
+def pull(
+    snapshot_id: Annotated[
+        str | None, typer.Argument(metavar="[SNAPSHOT_ID]", help="The one that the source names unless given.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="A shared folder or object storage. [env: ANNSERVE_PULL_FROM]"),
+    ] = None,
+    canary: Annotated[bool, typer.Option(help="Take what CANARY names, where it does, before CURRENT.")] = False,
+    activate: Annotated[bool, typer.Option(help="Make it the live one.")] = False,
+    snapshots: SnapshotsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a snapshot from where it was published, and verify it. Nothing is fetched twice."""
+    from annserve.snapshot.pull import SnapshotSource
+
+    known = settings()
+    if source is None and known.pull_from is not None:
+        source = known.pull_from.get_secret_value()
+    if source is None:
+        raise InputError("pull from where? name it with --from or ANNSERVE_PULL_FROM")
+    store, opened = open_store(snapshots), SnapshotSource(source)
+    wanted = snapshot_id or opened.wanted_id(is_canary=canary or known.pull_canary)
+    if wanted is None:
+        raise InputError("the source names no snapshot: it has no CURRENT")
+    fetched = opened.pull(wanted, store)
+    if activate:
+        store.activate(wanted)
+    text = f"{wanted} was {'pulled' if fetched else 'here already'}{', and is live' if activate else ''}"
+    _report(text, {"snapshot_id": wanted, "pulled": fetched, "live": wanted == store.current_id()}, as_json=as_json)
 
 
 @app.command()

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from annserve.domain.catalog import CatalogStore
-from annserve.snapshot.store import SnapshotStore
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
@@ -170,16 +167,3 @@ class CacheAdmin(Protocol):
     async def hot_keys(self, count: int) -> Sequence[HotKey]:
         """Return the hottest items, hottest first, at most so many."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operated:
-    """Everything that AdminService operates on."""
-
-    instance: Instance
-    snapshots: SnapshotStore
-    items: FreshItems
-    cache: CacheAdmin | None
-    """None where the instance has no cache."""
-    histories: CatalogStore | None
-    """None where it has no catalogue."""

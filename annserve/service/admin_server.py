@@ -11,8 +11,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from annserve.domain.errors import InputError
-from annserve.service.admin import Operated
-from annserve.service.admin_servicer import SERVICE_NAME, AdminServicer
+from annserve.service.admin_servicer import SERVICE_NAME, AdminServicer, Operated
 from annserve.service.server import OPTIONS, bindable
 
 REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024

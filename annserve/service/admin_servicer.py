@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from annserve.domain.catalog import CatalogStore
-from annserve.domain.errors import (
-    InstanceRefusedError,
-    InvalidArgumentError,
-    NoCatalogError,
-    NoSnapshotError,
-    NotEnabledError,
-    UnknownSnapshotError,
-)
+from annserve.domain.errors import InvalidArgumentError, NoCatalogError, NotEnabledError
 from annserve.service import admin_convert as convert
-from annserve.service.admin import CacheAdmin, Operated
+from annserve.service.admin import CacheAdmin, FreshItems, Instance
 from annserve.service.calls import CODES, Context, Request, abort, decoder, encode, logged_status
 from annserve.service.request_id import request_id_of
+from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.v1 import admin_service_pb2 as messages
 
 SERVICE: Final = messages.DESCRIPTOR.services_by_name["AdminService"]
@@ -33,22 +28,32 @@ _LOGGED_FIELDS: Final = ("snapshot_id", "slot", "worker_count")
 """What the log repeats of a request: neither users nor vectors."""
 
 Response = TypeVar("Response", bound=Message)
-Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operated:
+    """Everything that AdminService operates on."""
+
+    instance: Instance
+    changes: SnapshotChanges
+    items: FreshItems
+    cache: CacheAdmin | None
+    """None where the instance has no cache."""
+    histories: CatalogStore | None
+    """None where it has no catalogue."""
+
+
 class AdminServicer:
-    """Does what an operator asks of ``operated``. Snapshots are changed one at a time, each to its end."""
+    """Does what an operator asks of ``operated``."""
 
     def __init__(self, operated: Operated) -> None:
         self._instance = operated.instance
-        self._snapshots = operated.snapshots
+        self._changes = operated.changes
         self._items = operated.items
         self._cache = operated.cache
         self._histories = operated.histories
-        self._changing = asyncio.Lock()
-        self._begun: set[asyncio.Task[Any]] = set()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Return what grpc needs to serve each method."""
@@ -94,36 +99,20 @@ class AdminServicer:
     async def list_snapshots(self, _request: messages.ListSnapshotsRequest) -> messages.ListSnapshotsResponse:
         """Answer `AdminService.ListSnapshots`."""
         status = await self._instance.status()
-        found = await asyncio.to_thread(self._snapshots.snapshots)
+        found = await asyncio.to_thread(self._changes.store.snapshots)
         return messages.ListSnapshotsResponse(
             snapshots=[convert.snapshot_message(info, status.snapshot_id) for info in found]
         )
 
     async def activate_snapshot(self, request: messages.ActivateSnapshotRequest) -> messages.ActivateSnapshotResponse:
-        """Answer `AdminService.ActivateSnapshot`: the instance serves it first, then it is the live one for all."""
+        """Answer `AdminService.ActivateSnapshot`."""
         snapshot_id = convert.required_id("snapshot_id", request.snapshot_id)
-        if snapshot_id not in await asyncio.to_thread(self._snapshots.ids):
-            raise UnknownSnapshotError(snapshot_id)
-
-        async def change() -> None:
-            await self._instance.activate(snapshot_id)
-            await _pointed(lambda: self._snapshots.activate(snapshot_id))
-
-        await self._to_its_end(change)
+        await self._changes.activate(snapshot_id)
         return messages.ActivateSnapshotResponse()
 
     async def roll_back_snapshot(self, _request: messages.RollBackSnapshotRequest) -> messages.RollBackSnapshotResponse:
-        """Answer `AdminService.RollBackSnapshot`, in the order of `activate_snapshot`."""
-
-        async def change() -> str:
-            try:
-                snapshot_id = await asyncio.to_thread(self._snapshots.earlier_id)
-            except NoSnapshotError as error:
-                raise UnknownSnapshotError("") from error
-            await self._instance.activate(snapshot_id)
-            return await _pointed(self._snapshots.roll_back)
-
-        return messages.RollBackSnapshotResponse(snapshot_id=await self._to_its_end(change))
+        """Answer `AdminService.RollBackSnapshot`."""
+        return messages.RollBackSnapshotResponse(snapshot_id=await self._changes.roll_back())
 
     async def upsert_items(self, request: messages.UpsertItemsRequest) -> messages.UpsertItemsResponse:
         """Answer `AdminService.UpsertItems`."""
@@ -152,7 +141,7 @@ class AdminServicer:
 
     async def reload(self, _request: messages.ReloadRequest) -> messages.ReloadResponse:
         """Answer `AdminService.Reload`."""
-        await self._to_its_end(self._instance.reload)
+        await self._changes.reload()
         return messages.ReloadResponse()
 
     async def drain(self, _request: messages.DrainRequest) -> messages.DrainResponse:
@@ -186,24 +175,6 @@ class AdminServicer:
             raise NoCatalogError(method)
         return self._histories
 
-    async def _to_its_end(self, change: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what ``change`` does, alone; it goes on when the caller stops waiting, so nothing is half done."""
-
-        async def alone() -> Result:
-            async with self._changing:
-                return await change()
-
-        task = asyncio.create_task(alone())
-        self._begun.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._begun.discard(task)
-        # Looked at here, so that the error of a change nobody waits for is not reported a second time, as forgotten.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("a change of snapshots failed: %s", error)
-
     def _handler(
         self, method: Callable[[Request], Awaitable[Response]], request_type: type[Request]
     ) -> grpc.RpcMethodHandler[Any, Any]:
@@ -230,15 +201,6 @@ class AdminServicer:
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=decoder(request_type), response_serializer=encode
         )
-
-
-async def _pointed(point: Callable[[], Result]) -> Result:
-    """Return what ``point`` does: it writes ``CURRENT``, which the folder of a container may not permit."""
-    try:
-        return await asyncio.to_thread(point)
-    except OSError as error:
-        problem = f"the snapshot serves, but CURRENT cannot be written, so that it will not after a restart: {error}"
-        raise InstanceRefusedError("CURRENT_NOT_WRITTEN", problem) from error
 
 
 def _logged(request: Message | InvalidArgumentError) -> dict[str, str]:

@@ -40,6 +40,11 @@ _ID_TIME = "%Y%m%dT%H%M%SZ"
 _CURRENT_BYTES_MAX = 4096
 
 
+def is_id(text: str) -> bool:
+    """Return whether a snapshot can have this id."""
+    return _ID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotInfo:
     """A snapshot as a listing shows it: its manifest was read, its files were not."""
@@ -94,7 +99,7 @@ class SnapshotStore:
             SnapshotIncompleteError: it is not here.
             SnapshotSchemaError: the name is there, but is no folder.
         """
-        if not _ID.fullmatch(snapshot_id):
+        if not is_id(snapshot_id):
             raise InvalidArgumentError.of("snapshot_id", "must be a snapshot's id, like 20261123T200102Z-1a2b3c4d")
         path = self.root / snapshot_id
         try:

@@ -165,3 +165,18 @@ def test_no_server_is_said_with_what_to_do() -> None:
     assert done.exit_code == 1
     assert f"no answer from 127.0.0.1:{port}" in done.output
     assert "is an instance running" in done.output
+
+
+def test_snapshot_is_pulled_once_and_made_live_where_told(store_of_three: SnapshotStore, tmp_path: Path) -> None:
+    newest, _, oldest = store_of_three.ids()
+    where = ["--from", f"file://{store_of_three.root}", "--snapshots", str(tmp_path / "here")]
+
+    def pull(*arguments: str) -> dict[str, object]:
+        done = CliRunner().invoke(app, ["snapshots", "pull", *arguments, *where, "--json"])
+        assert done.exit_code == 0, done.output
+        value: dict[str, object] = json.loads(done.stdout)
+        return value
+
+    assert pull() == {"snapshot_id": newest, "pulled": True, "live": False}
+    assert pull("--activate") == {"snapshot_id": newest, "pulled": False, "live": True}
+    assert pull(oldest) == {"snapshot_id": oldest, "pulled": True, "live": False}
