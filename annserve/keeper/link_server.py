@@ -81,8 +81,8 @@ class WorkerConnection:
             self._writer.transport.abort()
 
     def wants(self, leaf: Leaf | None) -> bool:
-        """Return whether it has used ``leaf`` lately, and there is room for it."""
-        return (leaf is None or leaf in self._wanted) and self._unread_bytes() < self._room_bytes
+        """Return whether it has used ``leaf`` lately, and there is room for it; the rows of all items it needs."""
+        return leaf is None or (leaf in self._wanted and self._unread_bytes() < self._room_bytes)
 
     def sent(self, leaf: Leaf | None) -> None:
         """Note that it has the bitmap of ``leaf``."""

@@ -112,6 +112,9 @@ class Linked:
                 return False
         return True
 
+    async def connected(self, *workers: Worker) -> None:
+        await self.until(lambda: all(worker.link.connected for worker in workers))
+
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
             while not holds():
