@@ -159,6 +159,7 @@ class Admin:
         self.instance = TwinInstance(snapshots.current_id())
         self.snapshots = snapshots
         self.items = TwinItems()
+        self.keeps_items = True
         self.cache: TwinCache | None = TwinCache()
         items_path = histories_path.with_name("items.jsonl")
         self.histories: FileCatalog | None = FileCatalog(items_path, Schema({}), histories_path, create=True)
@@ -169,7 +170,7 @@ class Admin:
         return Operated(
             instance=self.instance,
             changes=SnapshotChanges(self.instance, self.snapshots),
-            items=self.items,
+            items=self.items if self.keeps_items else None,
             cache=self.cache,
             histories=self.histories,
         )

@@ -16,7 +16,7 @@ from typing import Final
 
 import typer
 
-from annserve.cli.machine import SHARED_MEMORY, cgroup_limits, usable_processors
+from annserve.cli.machine import SHARED_MEMORY, cgroup_limits
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import JsonOption, print_rows
 from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
@@ -83,9 +83,11 @@ def _checked(check: str, look: Callable[[], tuple[str, str]]) -> Finding:
 
 
 def _processors() -> tuple[str, str]:
+    from annserve.supervisor.cpus import usable_cpus
+
     quota = cgroup_limits().processors
     limit = "" if quota is None else f"; the container may use the time of {quota:.3g}"
-    return "ok", f"{usable_processors():.3g} usable of {os.cpu_count()}{limit}"
+    return "ok", f"{usable_cpus()} usable of {os.cpu_count()}, each for one worker unless told otherwise{limit}"
 
 
 def _memory() -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +26,6 @@ def cgroup_limits(root: Path = _ROOT) -> CgroupLimits:
     quotas = [quota for folder in _folders(root, "cpu") if (quota := _processors(folder)) is not None]
     limits = [limit for folder in _folders(root, "memory") if (limit := _memory_bytes(folder)) is not None]
     return CgroupLimits(processors=min(quotas, default=None), memory_bytes=min(limits, default=None))
-
-
-def usable_processors(root: Path = _ROOT) -> float:
-    """Return how many processors' time this process may use, which need not be a whole number."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_limits(root).processors
-    return own if quota is None else min(own, quota)
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:

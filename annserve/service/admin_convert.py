@@ -27,7 +27,7 @@ POPULARITY: Final = Limit("FreshItem.popularity", 0, 1_000_000)
 ENTRIES: Final = Limit("AppendHistoryRequest.entries", 1, 1_000, counted="entries")
 EVENT_BYTES: Final = Limit("HistoryEntry.event", 0, 64, counted="bytes")
 SLOT: Final = Limit("RestartWorkerRequest.slot", 0, 2**31 - 1)
-WORKERS: Final = Limit("ScaleWorkersRequest.worker_count", 1, 128)
+WORKERS: Final = Limit("ScaleWorkersRequest.worker_count", 1, 64)
 HOT_KEYS: Final = Limit("GetHotKeysRequest.page_size", 0, 1_000)
 HOT_KEYS_DEFAULT: Final = 20
 

@@ -38,7 +38,8 @@ class Operated:
 
     instance: Instance
     changes: SnapshotChanges
-    items: FreshItems
+    items: FreshItems | None
+    """None where the instance keeps none."""
     cache: CacheAdmin | None
     """None where the instance has no cache."""
     histories: CatalogStore | None
@@ -116,12 +117,12 @@ class AdminServicer:
 
     async def upsert_items(self, request: messages.UpsertItemsRequest) -> messages.UpsertItemsResponse:
         """Answer `AdminService.UpsertItems`."""
-        await self._items.upsert(convert.upserted_items(request))
+        await self._known_items().upsert(convert.upserted_items(request))
         return messages.UpsertItemsResponse()
 
     async def delete_items(self, request: messages.DeleteItemsRequest) -> messages.DeleteItemsResponse:
         """Answer `AdminService.DeleteItems`."""
-        await self._items.delete(convert.deleted_item_ids(request))
+        await self._known_items().delete(convert.deleted_item_ids(request))
         return messages.DeleteItemsResponse()
 
     async def get_cache_stats(self, _request: messages.GetCacheStatsRequest) -> messages.GetCacheStatsResponse:
@@ -164,6 +165,11 @@ class AdminServicer:
         """Answer `AdminService.EraseUser`."""
         user_id = convert.required_id("user_id", request.user_id)
         return messages.EraseUserResponse(erased_count=await self._known_histories("EraseUser").erase_history(user_id))
+
+    def _known_items(self) -> FreshItems:
+        if self._items is None:
+            raise NotEnabledError("fresh items")
+        return self._items
 
     def _known_cache(self) -> CacheAdmin:
         if self._cache is None:

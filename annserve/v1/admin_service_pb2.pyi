@@ -148,7 +148,7 @@ class ScaleWorkersRequest(_message.Message):
 
     WORKER_COUNT_FIELD_NUMBER: _builtins.int
     worker_count: _builtins.int
-    """Required. How many there are to be; 1 to 128."""
+    """Required. How many there are to be; 1 to 64."""
     def __init__(
         self,
         *,

@@ -349,13 +349,15 @@ def test_hot_keys_come_hottest_first_twenty_unless_told(client: AdminClient) -> 
 
 
 def test_what_the_instance_was_started_without_is_said(admin: Admin) -> None:
-    admin.cache, admin.histories = None, None
+    admin.cache, admin.histories, admin.keeps_items = None, None, False
     reasons = []
     with admin.served() as address, AdminClient(address) as client:
         for ask in (
             client.cache_stats,
             client.flush_cache,
             client.hot_keys,
+            lambda: client.upsert_items([FreshItem(item_id="a", vector=[1])]),
+            lambda: client.delete_items(["a"]),
             lambda: client.append_history("u", [HistoryEntry(item_id="a")]),
             lambda: client.erase_user("u"),
         ):
@@ -363,7 +365,7 @@ def test_what_the_instance_was_started_without_is_said(admin: Admin) -> None:
                 ask()
             reasons.append(caught.value.reason)
 
-    assert reasons == ["NOT_ENABLED"] * 3 + ["NO_CATALOG"] * 2
+    assert reasons == ["NOT_ENABLED"] * 5 + ["NO_CATALOG"] * 2
 
 
 def test_history_is_appended_and_erased(admin: Admin, client: AdminClient) -> None:
@@ -394,7 +396,7 @@ def test_history_outside_the_contract_is_refused(client: AdminClient, entry: His
 @pytest.mark.parametrize(
     ("method", "request_", "field"),
     [
-        ("ScaleWorkers", admin_service_pb2.ScaleWorkersRequest(worker_count=129), "worker_count"),
+        ("ScaleWorkers", admin_service_pb2.ScaleWorkersRequest(worker_count=65), "worker_count"),
         ("ScaleWorkers", admin_service_pb2.ScaleWorkersRequest(), "worker_count"),
         ("RestartWorker", admin_service_pb2.RestartWorkerRequest(slot=-1), "slot"),
         ("GetHotKeys", admin_service_pb2.GetHotKeysRequest(page_size=1_001), "page_size"),

@@ -96,7 +96,7 @@ class AdminClient:
         self._call(self._stub.RestartWorker, messages.RestartWorkerRequest(slot=slot))
 
     def scale(self, worker_count: int) -> None:
-        """Have so many workers, 1 to 128."""
+        """Have so many workers, 1 to 64."""
         self._call(self._stub.ScaleWorkers, messages.ScaleWorkersRequest(worker_count=worker_count))
 
     def snapshots(self) -> list[Snapshot]:
