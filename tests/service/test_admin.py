@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import grpc
 import pytest
 from admin_twins import WAIT_SECONDS, Admin, three_snapshots, wait_until
 from google.protobuf.timestamp_pb2 import Timestamp
+from mutation import mutated
 
 from annserve.domain.errors import (
     AnnserveError,
@@ -435,6 +437,35 @@ def test_bytes_that_do_not_decode_are_refused_by_name(admin: Admin) -> None:
             call(b"\xff\xff", timeout=WAIT_SECONDS)
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_nothing_that_is_sent_is_a_fault_of_ours(admin: Admin) -> None:
+    random = Random(5)  # noqa: S311 - seeded, to be repeated
+    good = [
+        admin_service_pb2.UpsertItemsRequest(
+            items=[
+                admin_pb2.FreshItem(item_id="상품", vector=admin_pb2.Vector(values=[1.0, 2.0]), popularity=1.0),
+                admin_pb2.FreshItem(item_id="b", liked_by=admin_pb2.LikedBy(user_ids=["u"])),
+            ]
+        ).SerializeToString(),
+        admin_service_pb2.AppendHistoryRequest(
+            user_id="u", entries=[admin_pb2.HistoryEntry(item_id="a", event="bought", time=Timestamp(seconds=1))]
+        ).SerializeToString(),
+        admin_service_pb2.ActivateSnapshotRequest(snapshot_id=admin.snapshots.ids()[0]).SerializeToString(),
+    ]
+    codes = set()
+    with admin.served() as address, grpc.insecure_channel(address) as channel:
+        for method in SERVICE.methods_by_name:
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE.full_name}/{method}")
+            sent = [call.future(mutated(random.choice(good), random), timeout=WAIT_SECONDS) for _ in range(40)]
+            codes |= {each.code() for each in sent}
+
+    assert grpc.StatusCode.OK in codes
+    assert codes <= {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+    }
 
 
 def test_changes_are_logged_with_what_and_who_and_nothing_of_users(

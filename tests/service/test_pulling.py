@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,13 @@ class Following:
         self.instance = TwinInstance(None)
         changes = SnapshotChanges(self.instance, self.store)
         source = SnapshotSource(f"file://{self.published.root}")
-        self.puller = Puller(source, changes, is_canary=is_canary, poll_seconds=0.01)
+        self.now = 0.0
+        self.puller = Puller(source, changes, is_canary=is_canary, poll_seconds=0.01, clock=self.tick)
+
+    def tick(self) -> float:
+        """Return the time, of which a second passes whenever somebody asks."""
+        self.now += 1.0
+        return self.now
 
     def activations(self) -> list[object]:
         return [call[1] for call in self.instance.calls if call[0] == "activate"]
@@ -80,6 +87,28 @@ async def test_snapshot_that_is_still_being_copied_is_taken_when_it_is_whole(fol
     graph.with_suffix(".part").rename(graph)
 
     assert await following.puller.look() == newest
+
+
+async def test_damaged_snapshot_is_fetched_ever_more_rarely(
+    following: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, middle, _ = following.published.ids()
+    now = 0.0
+    monkeypatch.setattr(following.puller, "_clock", lambda: now)
+    monkeypatch.setattr(following.puller, "_poll_seconds", 10.0)
+    (following.published.root / newest / "affinity.hnsw").unlink()
+    tried = []
+    for look in range(400):
+        now = 10.0 * look
+        try:
+            await following.puller.look()
+        except SnapshotIncompleteError:
+            tried.append(now)
+    waits = [after - before for before, after in pairwise(tried)]
+
+    assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]
+    following.published.activate(middle)
+    assert await following.puller.look() == middle
 
 
 async def test_following_goes_on_when_the_instance_was_away(
