@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import shutil
@@ -28,6 +29,7 @@ from annserve.domain.errors import (
 from annserve.service.admin import Swap, UpsertedItem
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import SERVICE
+from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.snapshot.store import SnapshotStore
 from annserve.v1 import admin_pb2, admin_service_pb2, admin_service_pb2_grpc
 from annserve_client import AnnserveError as ClientError
@@ -204,20 +206,23 @@ def test_change_goes_on_to_its_end_when_the_caller_stops_waiting(admin: Admin) -
         wait_until(lambda: admin.snapshots.current_id() == oldest)
 
 
-def test_changes_are_made_one_at_a_time(admin: Admin, client: AdminClient) -> None:
+async def test_changes_are_made_one_at_a_time(admin: Admin) -> None:
     _, middle, oldest = admin.snapshots.ids()
     admin.instance.gate = threading.Event()
-    callers = [threading.Thread(target=client.activate, args=(snapshot_id,)) for snapshot_id in (middle, oldest)]
-    callers[0].start()
-    assert admin.instance.entered.wait(WAIT_SECONDS)
-    callers[1].start()
-    client.status()  # A call that came after the second change was answered; that one still waits for its turn.
-    waiting = [call for call in admin.instance.calls if call[0] == "activate"]
+    changes = SnapshotChanges(admin.instance, admin.snapshots)
+    first = asyncio.create_task(changes.activate(middle))
+    assert await asyncio.to_thread(admin.instance.entered.wait, WAIT_SECONDS)
+    second = asyncio.create_task(changes.activate(oldest))
+    async with asyncio.timeout(WAIT_SECONDS):
+        while len(changes._begun) < 2:
+            await asyncio.sleep(0.001)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    while_the_first_goes_on = list(admin.instance.calls)
     admin.instance.gate.set()
-    for caller in callers:
-        caller.join(WAIT_SECONDS)
+    await asyncio.gather(first, second)
 
-    assert waiting == [("activate", middle)]
+    assert while_the_first_goes_on == [("activate", middle)]
     assert admin.snapshots.history()[:2] == (oldest, middle)
 
 

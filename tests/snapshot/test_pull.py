@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,10 +15,12 @@ from snapshot_models import Built
 from annserve.domain.errors import (
     InputError,
     SnapshotChecksumError,
+    SnapshotFormatError,
     SnapshotIncompleteError,
     SnapshotRefusedError,
     SnapshotSchemaError,
 )
+from annserve.snapshot.manifest import read_manifest
 from annserve.snapshot.pull import SnapshotSource
 from annserve.snapshot.snapshot import load_snapshot
 from annserve.snapshot.store import SnapshotStore
@@ -140,13 +141,22 @@ def test_manifest_of_another_snapshot_is_refused(published: Published, store: Sn
         SnapshotSource(published.url).pull(OTHER_ID, store)
 
 
-def test_damaged_manifest_is_refused(published: Published, store: SnapshotStore, built: Built) -> None:
-    document = json.loads((built.path / "manifest.json").read_text())
-    document["files"]["../../outside"] = document["files"].pop("items/vectors.npy")
-    published.write(f"{published.snapshot_id}/manifest.json", json.dumps(document).encode())
+def test_manifest_that_names_files_elsewhere_is_refused_before_any_is_fetched(
+    published: Published, store: SnapshotStore, built: Built
+) -> None:
+    manifest = read_manifest(built.path)
+    files = {"../../outside": manifest.files["items/vectors.npy"], **manifest.files}
+    published.write(f"{published.snapshot_id}/manifest.json", manifest.model_copy(update={"files": files}).to_bytes())
+    published.remove(f"{published.snapshot_id}/affinity.hnsw")
 
-    refused(published, store)
-    assert not (store.root.parent / "outside").exists()
+    assert isinstance(refused(published, store), SnapshotFormatError)
+
+
+def test_damaged_manifest_is_refused(published: Published, store: SnapshotStore, built: Built) -> None:
+    text = (built.path / "manifest.json").read_bytes()
+    published.write(f"{published.snapshot_id}/manifest.json", text.replace(b'"trainer": "test"', b'"trainer": "tset"'))
+
+    assert isinstance(refused(published, store), SnapshotChecksumError)
 
 
 def test_id_that_is_none_is_not_asked_for(published: Published, store: SnapshotStore) -> None:
