@@ -24,7 +24,8 @@ from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
 OPEN_FILES_MIN: Final = 4_096
 PROCESSES_MIN: Final = 256
 MEMORY_BYTES_MIN: Final = 512 << 20
-SHARED_MEMORY_BYTES_MIN: Final = 128 << 20
+BESIDE_CACHE_BYTES: Final = 32 << 20
+"""What an instance keeps in shared memory beside its cache: metrics, the board, sockets."""
 
 _FORK_SAFETY: Final = """
 import importlib, pkgutil, sys
@@ -59,7 +60,7 @@ def _findings(snapshots: Path | None) -> Iterator[Finding]:
     checks: dict[str, Callable[[], tuple[str, str]]] = {
         "processors": _processors,
         "memory": _memory,
-        "shared memory": lambda: shared_memory(SHARED_MEMORY),
+        "shared memory": lambda: shared_memory(SHARED_MEMORY, settings().shared_cache_bytes + BESIDE_CACHE_BYTES),
         "open files": lambda: _at_least(resource.RLIMIT_NOFILE, OPEN_FILES_MIN, "ulimit -n", "a connection takes one"),
         "processes": lambda: _at_least(resource.RLIMIT_NPROC, PROCESSES_MIN, "ulimit -u", "threads count too"),
         "hnswlib": _hnswlib,
@@ -103,14 +104,14 @@ def _memory() -> tuple[str, str]:
     return "ok", detail
 
 
-def shared_memory(folder: Path) -> tuple[str, str]:
+def shared_memory(folder: Path, needed_bytes: int) -> tuple[str, str]:
     """Return whether ``folder`` has room for what the processes of an instance share."""
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         return "warning", f"{folder} cannot be written to: the temporary folder is used, which may be a disk"
     usage = shutil.disk_usage(folder)
     detail = f"{usage.free / 1e6:,.0f} MB free of {usage.total / 1e6:,.0f} in {folder}"
-    if usage.free < SHARED_MEMORY_BYTES_MIN:
-        return "warning", f"{detail}; containers often have 64: start yours with, say, --shm-size=1g"
+    if usage.free < needed_bytes:
+        return "warning", f"{detail}, {needed_bytes / 1e6:,.0f} are needed: give the container more, with --shm-size"
     return "ok", detail
 
 

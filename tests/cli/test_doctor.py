@@ -75,12 +75,10 @@ def test_supervisor_leaves_threads_out() -> None:
     assert doctor.fork_safety("import nothing_like_this")[0] == "failure"
 
 
-def test_shared_memory_that_is_small_or_missing_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.shared_memory(tmp_path / "missing")[0] == "warning"
-    monkeypatch.setattr(doctor, "SHARED_MEMORY_BYTES_MIN", 1)
-    assert doctor.shared_memory(tmp_path)[0] == "ok"
-    monkeypatch.setattr(doctor, "SHARED_MEMORY_BYTES_MIN", 1 << 62)
-    state, detail = doctor.shared_memory(tmp_path)
+def test_shared_memory_that_is_small_or_missing_is_a_warning(tmp_path: Path) -> None:
+    assert doctor.shared_memory(tmp_path / "missing", 1)[0] == "warning"
+    assert doctor.shared_memory(tmp_path, 1)[0] == "ok"
+    state, detail = doctor.shared_memory(tmp_path, 1 << 62)
     assert state == "warning"
     assert "--shm-size" in detail
 
