@@ -19,6 +19,7 @@ from annserve.keeper.leaf_codec import encode_leaf
 from annserve.keeper.replica import Replica
 from annserve.keeper.settings import KeeperSettings
 
+_TRIES = 8
 _logger = logging.getLogger(__name__)
 
 
@@ -189,16 +190,18 @@ class KeeperLink:
         turns = asyncio.Semaphore(self._settings.builds_at_once)
 
         async def read_again(leaf: Leaf | None) -> None:
+            tries = 0
             async with turns:
-                while leaf not in self._replica:
+                while leaf not in self._replica and tries < _TRIES:
                     try:
                         await self.build(leaf, -math.inf)
-                        return
+                        tries += 1  # And yet it may not be here: a keeper that has just begun forgets what it read.
                     except CatalogUnavailableError:
-                        # What is known is better than nothing for as long as the catalogue is away too.
-                        await asyncio.sleep(self._settings.retry_seconds)
+                        pass  # What is known is better than nothing for as long as the catalogue is away too.
                     except AnnserveError:
                         return
+                    if leaf not in self._replica:
+                        await asyncio.sleep(self._settings.retry_seconds)
 
         await asyncio.gather(*map(read_again, leaves[: 1 + self._settings.rebuilds_max]))
         self._replica.caught_up()

@@ -121,7 +121,7 @@ class WorkerConnection:
         async with self._turn:
             with contextlib.suppress(OSError):  # It has gone, as whoever reads from it will learn.
                 await self._writer.drain()
-            if self._publication.bitmaps.peek(leaf) is not built:
+            if self._publication.known(leaf) is not built:
                 # It was true when it was read, and is told of no changes.
                 contents = {"read_at": built.read_at, "version": built.version}
                 self._say(Frame(answer | contents, built.bitmap.serialize()))

@@ -82,6 +82,10 @@ class Publication:
         nothing.set_exception(CatalogUnavailableError("there is none"))
         return nothing
 
+    def known(self, leaf: Leaf | None) -> LeafBitmap | None:
+        """Return the bitmap of ``leaf``, which counts as a use of it."""
+        return self.bitmaps.present if leaf is None else self.bitmaps.get(leaf)
+
     def used(self, numbers: Sequence[int]) -> Sequence[Leaf]:
         """Count a use of the leaves of these numbers, except those that have another by now, and return them."""
         leaves = [leaf for number in numbers if (leaf := self._leaves.get(number)) is not None]
@@ -91,7 +95,7 @@ class Publication:
 
     def send_copy(self, subscriber: Subscriber, leaf: Leaf | None) -> None:
         """Send the bitmap of ``leaf``, which is here, as it is now; every change of it is told from now on."""
-        self.flush()
+        self._send_frames()
         subscriber.send(self._copy(leaf))
         subscriber.sent(leaf)
 
@@ -120,18 +124,15 @@ class Publication:
         self._seal()
         if self._state() != self._state_told:
             self._frames.append(self.state().encoded())
-        if self._frames:
-            told = b"".join(self._frames)
-            self._frames.clear()
-            for subscriber in tuple(self.subscribers):
-                subscriber.send(told)
+        self._send_frames()
 
     def replaced(self, leaf: Leaf | None) -> None:
         """Note that ``leaf`` has a bitmap that is no continuation of the one it had."""
         old = self._numbers.pop(leaf, None)
         interested = [subscriber for subscriber in self.subscribers if subscriber.wants(leaf)]
         if interested:
-            self.flush()
+            # Not how far it follows the store: that is said of the new one, to who has it.
+            self._send_frames()
             copy = self._copy(leaf)
             for subscriber in interested:
                 subscriber.send(copy)
@@ -139,6 +140,7 @@ class Publication:
         if old is not None:
             # Whoever has the new one does not know the old one any more.
             self._forget(leaf, old, interested)
+        self.state_changed()
 
     def flipped(self, leaf: Leaf | None, row: int, passes: bool, version: int) -> None:
         """Note that ``row`` passes ``leaf`` now or not."""
@@ -181,6 +183,14 @@ class Publication:
         header = {"do": "put", "leaf": encode_leaf(leaf), "number": number}
         times = {"read_at": bitmap.read_at, "version": bitmap.version, "has_gaps": bitmap.has_gaps}
         return Frame(header | times, bitmap.bitmap.serialize()).encoded()
+
+    def _send_frames(self) -> None:
+        self._seal()
+        if self._frames:
+            told = b"".join(self._frames)
+            self._frames.clear()
+            for subscriber in tuple(self.subscribers):
+                subscriber.send(told)
 
     def _seal(self) -> None:
         if self._flips:
