@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import grpc
@@ -32,6 +33,13 @@ class CannedRecommender:
             search_path=SearchPath.HNSW,
             selectivity=1.0,
         )
+
+    def basis(self, _query: Query) -> None:
+        """Return that no answer may be kept."""
+
+    def unchanged(self, _item_ids: Sequence[str], _as_of: float) -> bool:
+        """Return that nothing changes."""
+        return True
 
     async def recommend(self, _query: Query, _deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the one answer there is."""

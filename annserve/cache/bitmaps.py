@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -22,8 +24,23 @@ BYTES_MAX = 64 << 20
 _OVERHEAD_BYTES = 1024
 """About what a leaf, its key and its entry take beside the bitmap."""
 _ACCOUNT_EVERY = 1024
-# The clock goes on when a process ends: whoever keeps these bitmaps after it uses no version again.
-_next_version = itertools.count(time.monotonic_ns()).__next__
+
+
+class _Versions:
+    """Numbers that no other process counts through: answers made under a version are shared between processes."""
+
+    def __init__(self) -> None:
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def next(self) -> int:
+        return next(self._numbers)
+
+    def _begin(self) -> None:
+        self._numbers = itertools.count(secrets.randbits(62))
+
+
+_next_version = _Versions().next
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 import time
@@ -10,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
-from annserve.cache.entries import Entry, name_of
+from annserve.cache.entries import REPORT, Entry, name_of
 from annserve.cache.flights import FlightLocks
 from annserve.cache.shared_store import SharedStore
 
@@ -59,6 +60,7 @@ class Found(NamedTuple):
 
 
 Compute: TypeAlias = Callable[[], Awaitable[Made]]
+Holds: TypeAlias = Callable[[bytes], bool]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +110,7 @@ class SharedCache:
 
     def get(self, key: bytes) -> Found | None:
         """Return the value of ``key`` unless it has expired; never waits."""
-        entry, source = self._find(key)
+        entry, source = self._find(key, None)
         return None if entry is None or time.monotonic() >= entry.expires_at else self._hit(entry, source)
 
     def put(self, key: bytes, value: bytes, made_at: float, ttl_seconds: float, stale_seconds: float = 0.0) -> None:
@@ -122,6 +124,7 @@ class SharedCache:
         ttl_seconds: float,
         stale_seconds: float = 0.0,
         wait_seconds: float = WAIT_SECONDS,
+        holds: Holds | None = None,
     ) -> Found:
         """Return the value of ``key``, made by ``compute`` if need be: once, however many ask, in all workers.
 
@@ -131,26 +134,32 @@ class SharedCache:
             ttl_seconds: How long the value holds, give or take a tenth, so that not all expire at once.
             stale_seconds: How long after that it is handed out still, while it is made anew.
             wait_seconds: How long to wait for another's value; then ``compute`` is called nonetheless.
+            holds: Says whether a value that is kept is still one; unless it does, there is none.
         """
-        entry, source = self._find(key)
+        entry, source = self._find(key, holds)
         if entry is not None:
             now = time.monotonic()
             if now < entry.expires_at:
                 return self._hit(entry, source)
             if now < entry.stale_until:
-                self._refresh(key, compute, ttl_seconds, stale_seconds)
+                self._refresh(key, compute, ttl_seconds, stale_seconds, holds)
                 return self._hit(entry, source, stale=True)
         flight = self._flights.get(key)
         if flight is not None:
             # A future may be waited for by many; one that stops waiting must not end it for the others.
             await asyncio.wait({flight}, timeout=min(wait_seconds, WAIT_SECONDS))
             joined = flight.result() if flight.done() else None
-            if joined is not None:
+            if joined is not None and (holds is None or holds(joined.value)):
                 self.counts.joined += 1
                 return Found(joined.value, joined.made_at, CacheSource.WORKER)
             # It failed for a reason that may be its own, or is too slow.
             return self._made(await self._compute(key, compute, ttl_seconds, stale_seconds))
-        return await self._lead(key, compute, ttl_seconds, stale_seconds, wait_seconds)
+        return await self._lead(key, compute, ttl_seconds, stale_seconds, wait_seconds, holds)
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Send ``report`` to the instance's writer, if there is one."""
+        if self._store is not None:
+            self._store.send(REPORT + json.dumps(report).encode())
 
     def close(self) -> None:
         """Let go of everything."""
@@ -163,16 +172,18 @@ class SharedCache:
             self._locks.close()
         self._store = self._locks = None
 
-    def _find(self, key: bytes) -> tuple[Entry | None, CacheSource]:
-        """Return the youngest entry of ``key`` there is, fresh or not."""
+    def _find(self, key: bytes, holds: Holds | None) -> tuple[Entry | None, CacheSource]:
+        """Return the youngest entry of ``key`` there is that ``holds``, fresh or not."""
         kept = self._kept.get(key)
-        if kept is not None and kept.flushes != self._flushes:
+        if kept is not None and (kept.flushes != self._flushes or not (holds is None or holds(kept.value))):
             kept = None
         if self._store is None or (kept is not None and time.monotonic() < kept.expires_at):
             return kept, CacheSource.WORKER
         shared = self._store.get(key)
         if shared is None or (kept is not None and shared.made_at <= kept.made_at):
             return kept, CacheSource.WORKER
+        if not (holds is None or holds(shared.value)):
+            return None, CacheSource.INSTANCE
         self._remember(shared)
         return shared, CacheSource.INSTANCE
 
@@ -188,7 +199,13 @@ class SharedCache:
         return Found(entry.value, entry.made_at, CacheSource.NONE)
 
     async def _lead(
-        self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float, wait_seconds: float
+        self,
+        key: bytes,
+        compute: Compute,
+        ttl_seconds: float,
+        stale_seconds: float,
+        wait_seconds: float,
+        holds: Holds | None,
     ) -> Found:
         """Make the value for all who ask for it meanwhile."""
         if key in self._flights:
@@ -197,7 +214,7 @@ class SharedCache:
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         entry: Entry | None = None
         try:
-            elsewhere, locked = await self._turn(key, wait_seconds)
+            elsewhere, locked = await self._turn(key, wait_seconds, holds)
             if elsewhere is not None:
                 entry = elsewhere
                 self.counts.joined += 1
@@ -212,7 +229,7 @@ class SharedCache:
             del self._flights[key]
             flight.set_result(entry)
 
-    async def _turn(self, key: bytes, wait_seconds: float) -> tuple[Entry | None, bool]:
+    async def _turn(self, key: bytes, wait_seconds: float, holds: Holds | None) -> tuple[Entry | None, bool]:
         """Wait until no other worker makes the value; return what it made, or whether the lock was taken."""
         if self._store is None or self._locks is None or not self._store.connected:
             return None, False
@@ -221,18 +238,18 @@ class SharedCache:
         while not (locked := self._locks.take(name)) and time.monotonic() < give_up_at:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, _LOOK_SECONDS_MAX)
-            if (entry := self._fresh(key)) is not None:
+            if (entry := self._fresh(key, holds)) is not None:
                 return entry, False
         # Who had the lock kept it until the value was there: this is the look that finds it.
-        entry = self._fresh(key)
+        entry = self._fresh(key, holds)
         if entry is not None and locked:
             self._locks.free(name)
             locked = False
         return entry, locked
 
-    def _fresh(self, key: bytes) -> Entry | None:
-        entry, _ = self._find(key)
-        return entry if entry is not None and time.monotonic() < entry.expires_at else None
+    def _fresh(self, key: bytes, holds: Holds | None) -> Entry | None:
+        entry, _ = self._find(key, holds)
+        return None if entry is None or time.monotonic() >= entry.expires_at else entry
 
     async def _compute(self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float) -> Entry:
         made_at, flushes = time.monotonic(), self._flushes
@@ -262,7 +279,9 @@ class SharedCache:
         if _size_bytes(entry) <= self._kept.maxsize:
             self._kept[entry.key] = entry
 
-    def _refresh(self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float) -> None:
+    def _refresh(
+        self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float, holds: Holds | None
+    ) -> None:
         """Make a value anew behind the backs of those who are handed the old one, unless somebody does."""
         if key in self._flights or key in self._refreshing:
             return
@@ -272,7 +291,7 @@ class SharedCache:
             if not task.cancelled():
                 task.exception()  # The old value is there until it is of no use; then the error is its caller's.
 
-        making = self._lead(key, compute, ttl_seconds, stale_seconds, WAIT_SECONDS)
+        making = self._lead(key, compute, ttl_seconds, stale_seconds, WAIT_SECONDS, holds)
         task = self._refreshing[key] = asyncio.get_running_loop().create_task(making)
         task.add_done_callback(refreshed)
 

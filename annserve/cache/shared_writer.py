@@ -207,9 +207,10 @@ class CacheWriter:
                     transaction.put(view[len(PUT) : value_at], view[value_at:])
             used_bytes = _size_bytes(young)
         except lmdb.Error as error:
-            # A reader that was stopped in the middle of a look keeps pages from being used again, until it is killed.
+            # A reader that was stopped in the middle of a look keeps pages from being used again, until it goes on or is killed.
             self._failed_count += len(puts)
             self._problem = error
+            young.reader_check()
             used_bytes = self._state.environment_bytes
         if used_bytes >= _FULL * self._state.environment_bytes:
             old = 1 - (self._state.generation & 1)

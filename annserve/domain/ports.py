@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, Query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What an answer rests on beside its question and the snapshot, at one moment."""
+
+    versions: tuple[int, ...] = ()
+    """Of everything that has versions: while they are the same, so is the answer."""
+    age_seconds: float | None = None
+    """How old what is known of the catalogue is; None where it is not needed."""
+    as_of: float = math.inf
+    """Monotonic seconds: all changes of metadata up to then are known."""
 
 
 class Recommender(Protocol):
@@ -20,6 +35,14 @@ class Recommender(Protocol):
     @property
     def schema(self) -> Schema | None:
         """The declared fields that filters may test; None without a catalogue."""
+        ...
+
+    def basis(self, query: Query) -> Basis | None:
+        """Return what an answer to ``query`` rests on now; None where no kept answer can do."""
+        ...
+
+    def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:
+        """Return whether the metadata of items is still what it was to those who knew all changes up to ``as_of``."""
         ...
 
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:

@@ -75,6 +75,8 @@ class Options:
     snapshot_id: str | None = None
     strict: bool = False
     explain: bool = False
+    bypass_cache: bool = False
+    """Whether an answer to an equal question that is kept will not do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

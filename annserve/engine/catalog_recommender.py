@@ -14,6 +14,7 @@ from annserve.domain.catalog import CatalogStore, Metadata, Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import AnnserveError, CatalogUnavailableError, DeadlineExceededError, FieldNotIndexedError
 from annserve.domain.filter import Filter, Leaf
+from annserve.domain.ports import Basis
 from annserve.domain.query import Answer, CatalogUse, Degradation, Mode, Query
 from annserve.engine.candidate_check import CandidateCheck, Checked
 from annserve.engine.catalog_settings import CatalogSettings
@@ -76,6 +77,25 @@ class CatalogRecommender:
         """The declared fields that filters may test."""
         return self._store.schema
 
+    def basis(self, query: Query) -> Basis | None:
+        """Return what an answer rests on now, without waiting for any of it; see `domain.ports.Recommender.basis`."""
+        max_staleness_seconds = self._max_staleness_seconds(query)
+        known = self._filters.versions(query.options.filter, max_staleness_seconds)
+        if known is None:
+            return None
+        versions, age_seconds = known
+        bitmaps = self._bitmaps
+        if not query.options.read_mask:
+            return None if versions and self._is_stale else Basis(versions=versions, age_seconds=age_seconds)
+        # Changes of metadata have no versions: they have to arrive, and every kept answer is asked about them.
+        if self._is_stale or time.monotonic() - bitmaps.synced_at > max_staleness_seconds:
+            return None
+        return Basis(versions=versions, age_seconds=age_seconds, as_of=bitmaps.synced_at)
+
+    def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:
+        """Return whether metadata is unchanged; see `domain.ports.Recommender.unchanged`."""
+        return self._metadata_reader.unchanged(item_ids, as_of)
+
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
         self._recommender.check_pin(query)
@@ -83,9 +103,7 @@ class CatalogRecommender:
         filter_, use = query.options.filter, CatalogUse()
         degradations: list[Degradation] = []
         resolved = self._filters.open() if filter_ is None else self._resolved(filter_, query, use)
-        present = self._bitmaps.present
-        is_stale = self._bitmaps.stale or present is None or present.has_gaps
-        if is_stale and (filter_ is not None or resolved.possible is not None or present is None):
+        if self._is_stale and (filter_ is not None or resolved.possible is not None or self._bitmaps.present is None):
             degradations.append(Degradation.CATALOG_STALE)
         # The leaves that are not known are read from now on, whoever answers first.
         since = time.monotonic() - self._max_staleness_seconds(query)
@@ -111,6 +129,11 @@ class CatalogRecommender:
                 answer, metadata=metadata, degradations=tuple(degradations), catalog_age_seconds=age_seconds
             )
         return answer
+
+    @property
+    def _is_stale(self) -> bool:
+        present = self._bitmaps.present
+        return self._bitmaps.stale or present is None or present.has_gaps
 
     def _resolved(self, filter_: Filter, query: Query, use: CatalogUse) -> Resolved:
         resolved = self._filters.resolve(filter_, self._max_staleness_seconds(query), use)

@@ -75,6 +75,29 @@ class Filters:
         age_seconds = self._bitmaps.age_seconds(present, time.monotonic())
         return Resolved(certain=restriction.bitmap, possible=restriction, missing=(), age_seconds=age_seconds)
 
+    def versions(
+        self, filter_: Filter | None, max_staleness_seconds: float
+    ) -> tuple[tuple[int, ...], float | None] | None:
+        """Return the versions of all that ``filter_`` is resolved with, and how old it is; None where some is missing.
+
+        Neither where nothing is needed of the catalogue: see `open`.
+        """
+        now = time.monotonic()
+        if filter_ is None:
+            present = self._bitmaps.present
+            if present is None or len(present.bitmap) == self._row_count:
+                return None if present is None else ((), None)
+            return (present.version,), self._bitmaps.age_seconds(present, now)
+        versions: list[int] = []
+        age_seconds = 0.0
+        for leaf in _needed(filter_):
+            found = self._bitmaps.present if leaf is None else self._bitmaps.get(leaf)
+            if found is None:
+                return None
+            versions.append(found.version)
+            age_seconds = max(age_seconds, self._bitmaps.age_seconds(found, now))
+        return None if age_seconds > max_staleness_seconds else (tuple(versions), age_seconds)
+
     def resolve(
         self,
         filter_: Filter,

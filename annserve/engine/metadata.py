@@ -26,7 +26,8 @@ class MetadataReader:
         self._bitmaps = bitmaps
         self._ttl_seconds = settings.metadata_ttl_seconds
         self._kept: LRUCache[str, tuple[float, Metadata]] = LRUCache(_ITEMS_KEPT)
-        self._changed_at: LRUCache[str, float] = LRUCache(_ITEMS_KEPT)
+        self._changed_at: dict[str, float] = {}
+        """When it was told of the items that changed last, the latest last."""
         self._forgotten_at = -math.inf
         self._look_ups = MergedLookUps(store, None, tuple(store.schema.fields.values()))
 
@@ -35,12 +36,23 @@ class MetadataReader:
         now = time.monotonic()
         for item_id in item_ids:
             self._kept.pop(item_id, None)
+            self._changed_at.pop(item_id, None)
             self._changed_at[item_id] = now
+        while len(self._changed_at) > _ITEMS_KEPT:
+            # From here on, all that is not among the changes counts as changed then.
+            self._forgotten_at = max(self._forgotten_at, self._changed_at.pop(next(iter(self._changed_at))))
 
     def forget_all(self) -> None:
         """Drop everything, and what is being read: changes were missed."""
         self._kept.clear()
         self._forgotten_at = time.monotonic()
+
+    def unchanged(self, item_ids: Iterable[str], as_of: float) -> bool:
+        """Return whether no change of these items was told that is younger than ``as_of``, in monotonic seconds."""
+        if self._forgotten_at > as_of:
+            return False
+        changed_at = self._changed_at
+        return not any(changed_at.get(item_id, as_of) > as_of for item_id in item_ids)
 
     def keep(self, found: Found) -> None:
         """Remember all declared fields of items."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.ports import Basis
 from annserve.domain.query import Answer, Query
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
@@ -22,6 +25,14 @@ class PlainRecommender:
     def snapshot_id(self) -> str:
         """The snapshot every answer comes from."""
         return self._recommender.snapshot.id
+
+    def basis(self, query: Query) -> Basis | None:  # noqa: ARG002 - the snapshot is all there is
+        """Return what an answer rests on; see `domain.ports.Recommender.basis`."""
+        return Basis()
+
+    def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:  # noqa: ARG002 - there is none to change
+        """Return whether metadata is unchanged; see `domain.ports.Recommender.unchanged`."""
+        return True
 
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""

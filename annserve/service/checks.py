@@ -116,6 +116,7 @@ class Checks:
             snapshot_id=self.optional_id("options.consistency.snapshot_id", options.consistency.snapshot_id),
             strict=options.strict,
             explain=options.explain,
+            bypass_cache=options.consistency.bypass_cache,
         )
 
     def _filter(self, options: messages.RecommendOptions) -> Filter | None:

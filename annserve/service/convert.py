@@ -170,13 +170,8 @@ def _row_query(
         return error
 
 
-def write_answer(
-    answer: Answer,
-    token: str,
-    recommendations: messages.Recommendations,
-    serving_info: messages.ServingInfo,
-) -> None:
-    """Write ``answer`` into empty messages that are already part of a response: nothing is built twice."""
+def write_answer(answer: Answer, recommendations: messages.Recommendations) -> None:
+    """Write ``answer`` into an empty message that is already part of a response: nothing is built twice."""
     source = SOURCES[answer.source]
     # Adding in place costs half of building a list of messages: 7 us for 10 rows.
     add = recommendations.results.add
@@ -197,13 +192,18 @@ def write_answer(
         recommendations.shortfall.returned_count = answer.shortfall.returned
         recommendations.shortfall.eligible_count = answer.shortfall.eligible
         recommendations.shortfall.limiting_rule = LIMITING_RULES[answer.shortfall.limiting_rule]
-    serving_info.attribution_token = token
+
+
+def write_serving_info(
+    answer: Answer, results: Iterable[messages.Recommendation], serving_info: messages.ServingInfo
+) -> None:
+    """Write how ``answer``, whose rows are ``results``, was made for this one call."""
     if answer.catalog_age_seconds is not None:
         serving_info.catalog_age.FromNanoseconds(round(answer.catalog_age_seconds * 1e9))
     if answer.degradations:
         serving_info.degradations.extend(map(DEGRADATIONS.__getitem__, answer.degradations))
     if answer.explanation is not None:
-        _write_explanation(answer.explanation, recommendations.results, serving_info)
+        _write_explanation(answer.explanation, results, serving_info)
 
 
 def _write_explanation(

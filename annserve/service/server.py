@@ -14,8 +14,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from annserve.cache.shared import SharedCache
 from annserve.domain.errors import InputError
 from annserve.domain.ports import Recommender
+from annserve.service.answers import Answers
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.servicer import SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
@@ -43,9 +45,11 @@ _QUIET_SECONDS: Final = 0.05
 class Server:
     """One server in one event loop, from `start` to `drain` or `stop`."""
 
-    def __init__(self, settings: ServerSettings, recommender: Recommender) -> None:
+    def __init__(self, settings: ServerSettings, recommender: Recommender, cache: SharedCache | None = None) -> None:
+        """Serve what ``recommender`` answers; with a ``cache`` its answers are kept."""
         self._settings = settings
-        self._servicer = RecommendationServicer(recommender, settings.deadline_max_ms)
+        answers = Answers(recommender, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
+        self._servicer = RecommendationServicer(recommender, settings.deadline_max_ms, answers)
         self._health = health.aio.HealthServicer()
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
         self._grpc = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))])
@@ -108,6 +112,7 @@ def serve(
     opened: AbstractAsyncContextManager[Recommender],
     ready: Callable[[str], None] = lambda _address: None,
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
+    cache: SharedCache | None = None,
 ) -> None:
     """Serve until TERM or INT, then drain; a second signal stops at once.
 
@@ -117,11 +122,12 @@ def serve(
             when the last call has been answered.
         ready: Called once with the address when calls are answered.
         attend: Runs beside the server from then on, and is cancelled when it has stopped.
+        cache: Keeps answers; closed at the end.
 
     Raises:
         InputError: the address cannot be listened on.
     """
-    asyncio.run(_serve(settings, opened, ready, attend), debug=False)
+    asyncio.run(_serve(settings, opened, ready, attend, cache), debug=False)
 
 
 async def _serve(
@@ -129,6 +135,7 @@ async def _serve(
     opened: AbstractAsyncContextManager[Recommender],
     ready: Callable[[str], None],
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None,
+    cache: SharedCache | None,
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -139,7 +146,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with opened as recommender:
-        server = Server(settings, recommender)
+        server = Server(settings, recommender, cache)
         attending: asyncio.Task[None] | None = None
         try:
             ready(await server.start())
@@ -157,6 +164,8 @@ async def _serve(
             if attending is not None:
                 attending.cancel()
             await server.stop()
+            if cache is not None:
+                cache.close()
 
 
 def split_address(address: str) -> tuple[str, int]:

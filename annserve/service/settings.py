@@ -15,6 +15,10 @@ class ServerSettings:
     """How long a call may take, whatever its own deadline."""
     drain_grace_ms: int = 10_000
     """How long calls under way may go on once the server stops."""
+    answer_ttl_ms: int = 10_000
+    """How long an answer is kept, where there is a cache; 0 keeps none."""
+    personal_answer_ttl_ms: int = 2_000
+    """The same of an answer for a user."""
     reflection: bool = True
     is_worker: bool = False
     """Whether it is one of an instance: it shares the port with the others, and health is the instance's, which

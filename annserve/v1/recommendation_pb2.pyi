@@ -114,6 +114,34 @@ SEARCH_PATH_EXACT: SearchPath.ValueType  # 2
 """By comparing with every eligible item."""
 Global___SearchPath: _TypeAlias = SearchPath  # noqa: Y015
 
+class _CacheSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CacheSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_SOURCE_UNSPECIFIED: _CacheSource.ValueType  # 0
+    """Never sent."""
+    CACHE_SOURCE_NONE: _CacheSource.ValueType  # 1
+    """Nobody: it was made for this call, or for an equal one at the same moment."""
+    CACHE_SOURCE_WORKER: _CacheSource.ValueType  # 2
+    """The worker that answered."""
+    CACHE_SOURCE_INSTANCE: _CacheSource.ValueType  # 3
+    """The instance: another worker had made it."""
+
+class CacheSource(_CacheSource, metaclass=_CacheSourceEnumTypeWrapper):
+    """Who had an answer."""
+
+CACHE_SOURCE_UNSPECIFIED: CacheSource.ValueType  # 0
+"""Never sent."""
+CACHE_SOURCE_NONE: CacheSource.ValueType  # 1
+"""Nobody: it was made for this call, or for an equal one at the same moment."""
+CACHE_SOURCE_WORKER: CacheSource.ValueType  # 2
+"""The worker that answered."""
+CACHE_SOURCE_INSTANCE: CacheSource.ValueType  # 3
+"""The instance: another worker had made it."""
+Global___CacheSource: _TypeAlias = CacheSource  # noqa: Y015
+
 class _Degradation:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -294,10 +322,13 @@ class ConsistencyOptions(_message.Message):
 
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    BYPASS_CACHE_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """The snapshot that must answer, as named by an earlier answer; NOT_FOUND (`SNAPSHOT_NOT_HERE`) when another is
     served. Empty means any.
     """
+    bypass_cache: _builtins.bool
+    """Whether the answer is made for this call even where one to an equal request is kept."""
     @_builtins.property
     def max_staleness(self) -> _duration_pb2.Duration:
         """How old what is known of the catalogue may be when a filter is applied, 0 to 86,400 s (a day); unset means the
@@ -310,10 +341,11 @@ class ConsistencyOptions(_message.Message):
         *,
         snapshot_id: _builtins.str = ...,
         max_staleness: _duration_pb2.Duration | None = ...,
+        bypass_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_cache", b"bypass_cache", "max_staleness", b"max_staleness", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -557,6 +589,7 @@ class ServingInfo(_message.Message):
     CATALOG_AGE_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
     CATALOG_USE_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     """Names this answer in events that come of it. Equal requests to one snapshot have equal tokens; the caller adds its
     own impression id. Printable ASCII, at most 64 bytes, opaque.
@@ -579,6 +612,13 @@ class ServingInfo(_message.Message):
     def catalog_use(self) -> Global___CatalogUse:
         """What the answer took of the catalogue; set when the request said `explain` and there is one."""
 
+    @_builtins.property
+    def cache(self) -> Global___CacheUse:
+        """Where the answer was. Unset where it was made for this call because no kept one could do: the request said
+        `explain`, `bypass_cache` or a `max_staleness` of 0, is over 4 KiB, is a row of a batch, or the catalogue's changes
+        do not arrive.
+        """
+
     def __init__(
         self,
         *,
@@ -587,14 +627,43 @@ class ServingInfo(_message.Message):
         catalog_age: _duration_pb2.Duration | None = ...,
         degradations: _abc.Iterable[Global___Degradation.ValueType] | None = ...,
         catalog_use: Global___CatalogUse | None = ...,
+        cache: Global___CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog_age", b"catalog_age", "catalog_use", b"catalog_use"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "catalog_age", b"catalog_age", "catalog_use", b"catalog_use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "catalog_age", b"catalog_age", "catalog_use", b"catalog_use", "degradations", b"degradations", "stage_durations", b"stage_durations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "cache", b"cache", "catalog_age", b"catalog_age", "catalog_use", b"catalog_use", "degradations", b"degradations", "stage_durations", b"stage_durations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServingInfo: _TypeAlias = ServingInfo  # noqa: Y015
+
+@_typing.final
+class CacheUse(_message.Message):
+    """Where an answer was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    source: Global___CacheSource.ValueType
+    """Who had it."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long ago the making of it began."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___CacheSource.ValueType = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheUse: _TypeAlias = CacheUse  # noqa: Y015
 
 @_typing.final
 class CatalogUse(_message.Message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import UnknownItemError
+from annserve.domain.ports import Basis
 from annserve.domain.query import Answer, Explanation, LimitingRule, Mode, Query, SearchPath, Shortfall, Source
 from annserve.engine.workbench import Workbench
 from annserve.service.servicer import SERVICE_NAME
@@ -40,6 +42,15 @@ class TwinRecommender:
         """What an answer waits for, after those of the first `free_count` questions."""
         self.free_count = 0
         self.entered = threading.Event()
+        self.rests_on: Basis | None = Basis()
+        self.changed_at: dict[str, float] = {}
+
+    def basis(self, query: Query) -> Basis | None:
+        assert isinstance(query, Query)
+        return self.rests_on
+
+    def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:
+        return not any(self.changed_at.get(item_id, as_of) > as_of for item_id in item_ids)
 
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
         return await self._workbench.run(self.cost_us, lambda _: self.answered(query, deadline), deadline)

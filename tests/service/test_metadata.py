@@ -17,7 +17,14 @@ from annserve.domain.query import (
     Shortfall,
     Source,
 )
-from annserve.service.convert import DEGRADATIONS, LIMITING_RULES, SEARCH_PATHS, SOURCES, write_answer
+from annserve.service.convert import (
+    DEGRADATIONS,
+    LIMITING_RULES,
+    SEARCH_PATHS,
+    SOURCES,
+    write_answer,
+    write_serving_info,
+)
 from annserve.v1 import recommendation_pb2 as messages
 
 ANSWER = Answer(
@@ -32,7 +39,8 @@ ANSWER = Answer(
 
 def _written(answer: Answer) -> tuple[messages.Recommendations, messages.ServingInfo]:
     recommendations, serving_info = messages.Recommendations(), messages.ServingInfo()
-    write_answer(answer, "token", recommendations, serving_info)
+    write_answer(answer, recommendations)
+    write_serving_info(answer, recommendations.results, serving_info)
     return recommendations, serving_info
 
 

@@ -16,6 +16,7 @@ from annserve_client.errors import (
 from annserve_client.filters import Filter, Value, field
 from annserve_client.requests import Options, Personalize, Related, Similar, WeightedItem
 from annserve_client.results import (
+    CacheSource,
     CatalogUse,
     Degradation,
     LimitingRule,
@@ -30,6 +31,7 @@ from annserve_client.results import (
 __all__ = [
     "AnnserveError",
     "AsyncClient",
+    "CacheSource",
     "CatalogUse",
     "Client",
     "DeadlineError",

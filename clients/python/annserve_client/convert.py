@@ -27,6 +27,7 @@ from annserve_client.filters import (
 )
 from annserve_client.requests import Options, Personalize, Related, Request, Similar, WeightedItem
 from annserve_client.results import (
+    CacheSource,
     CatalogUse,
     Degradation,
     LimitingRule,
@@ -45,7 +46,7 @@ Response = (
     | service_messages.RelatedResponse
     | service_messages.BatchRecommendResult
 )
-AnyEnum = TypeVar("AnyEnum", Source, SearchPath, LimitingRule, Degradation)
+AnyEnum = TypeVar("AnyEnum", Source, SearchPath, LimitingRule, Degradation, CacheSource)
 
 
 def _by_number(kind: type[AnyEnum], descriptor: EnumDescriptor) -> dict[int, AnyEnum]:
@@ -58,6 +59,7 @@ def _by_number(kind: type[AnyEnum], descriptor: EnumDescriptor) -> dict[int, Any
 _SOURCES = _by_number(Source, messages.Source.DESCRIPTOR)
 _SEARCH_PATHS = _by_number(SearchPath, messages.SearchPath.DESCRIPTOR)
 _DEGRADATIONS = _by_number(Degradation, messages.Degradation.DESCRIPTOR)
+_CACHE_SOURCES = _by_number(CacheSource, messages.CacheSource.DESCRIPTOR)
 _LIMITING_RULES = _by_number(LimitingRule, messages.LimitingRule.DESCRIPTOR)
 
 
@@ -118,6 +120,12 @@ def answer_of(response: Response) -> Recommendations:
         ),
         degradations=tuple(_DEGRADATIONS.get(number, Degradation.UNKNOWN) for number in serving_info.degradations),
         catalog_use=_catalog_use(serving_info.catalog_use) if serving_info.HasField("catalog_use") else None,
+        cache_source=(
+            _CACHE_SOURCES.get(serving_info.cache.source, CacheSource.UNKNOWN)
+            if serving_info.HasField("cache")
+            else None
+        ),
+        cache_age_seconds=serving_info.cache.age.ToNanoseconds() / 1e9 if serving_info.HasField("cache") else None,
     )
 
 
@@ -153,6 +161,8 @@ def _options(options: Options) -> messages.RecommendOptions:
         message.search_parameters.ef_search = options.ef_search
     if options.exact:
         message.search_parameters.exact = True
+    if options.bypass_cache:
+        message.consistency.bypass_cache = True
     if options.snapshot_id is not None:
         message.consistency.snapshot_id = options.snapshot_id
     if options.max_staleness_seconds is not None:

@@ -39,6 +39,8 @@ class Options:
     """Whether an id without a vector fails the request instead of being listed in `missing_ids`."""
     explain: bool = False
     """Whether the answer says what its scores are made of and how long its stages took."""
+    bypass_cache: bool = False
+    """Whether the answer is made for this request even where one to an equal request is kept."""
 
 
 DEFAULT_OPTIONS = Options()

@@ -51,6 +51,18 @@ class Degradation(str, Enum):
     """The fields of `read_mask` could not be read."""
 
 
+class CacheSource(str, Enum):
+    """Who had an answer."""
+
+    UNKNOWN = "unknown"
+    NONE = "none"
+    """Nobody: it was made for this call, or for an equal one at the same moment."""
+    WORKER = "worker"
+    """The worker that answered."""
+    INSTANCE = "instance"
+    """The instance: another of its workers had made it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreExplanation:
     """What a score is made of; None where a part took no part."""
@@ -132,6 +144,10 @@ class Recommendations:
     """What the answer had to do without; empty when all is well."""
     catalog_use: CatalogUse | None = None
     """None unless the request said `explain` and the server has a catalogue."""
+    cache_source: CacheSource | None = None
+    """Who had the answer; None where a kept one could not do, as for `explain`, `bypass_cache` and rows of a batch."""
+    cache_age_seconds: float | None = None
+    """How long ago the making of it began; None where `cache_source` is."""
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.results)

@@ -1,0 +1,211 @@
+"""Whole answers, kept as the bytes that go out: one to an equal request is found without decoding or encoding.
+
+What an answer rests on is in its key: the request's bytes, user included, the snapshot, the versions of what is known
+of the catalogue. What differs between two calls with one answer (ages, where it was) is a message of its own, appended:
+concatenated messages merge.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from cachetools import LRUCache
+
+from annserve.cache.hot_keys import Asked
+from annserve.cache.shared import CacheSource, Found, Made, SharedCache
+from annserve.domain.catalog import Schema
+from annserve.domain.deadline import Deadline
+from annserve.domain.errors import InvalidArgumentError
+from annserve.domain.ports import Basis, Recommender
+from annserve.domain.query import Answer, Query
+from annserve.service import convert
+from annserve.service.attribution import attribution_token
+from annserve.service.calls import decoder, encode
+from annserve.v1 import recommendation_pb2 as parts
+from annserve.v1 import recommendation_service_pb2 as messages
+
+REQUEST_BYTES_MAX: Final = 4_096
+"""An answer to a longer request is not kept: it will hardly be asked again."""
+
+_PLANS_KEPT: Final = 8_192
+_HEADER: Final = struct.Struct("=?dI")
+"""Whether the answer is complete, for one that is not kept; `Basis.as_of`; how many bytes of item ids follow."""
+_SOURCES: Final = {
+    CacheSource.NONE: parts.CACHE_SOURCE_NONE,
+    CacheSource.WORKER: parts.CACHE_SOURCE_WORKER,
+    CacheSource.INSTANCE: parts.CACHE_SOURCE_INSTANCE,
+}
+
+Response: TypeAlias = messages.SimilarResponse | messages.PersonalizeResponse | messages.RelatedResponse
+
+
+class Method(NamedTuple):
+    """A method whose answers may be kept."""
+
+    name: str
+    request_type: type[Any]
+    response_type: Callable[[], Response]
+    query_of: Callable[[Any, Schema | None], Query]
+
+
+class _Plan(NamedTuple):
+    """What is known of a request from its bytes alone."""
+
+    query: Query
+    prefix: bytes
+    """What the keys of its answers begin with."""
+    ttl_seconds: float
+    stale_seconds: float
+    item_ids: tuple[str, ...]
+    """The items it asks about."""
+
+
+class Answers:
+    """Answers requests from ``recommender``, or from what is kept of its answers. One event loop uses it."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        cache: SharedCache | None = None,
+        ttl_seconds: float = 10.0,
+        personal_ttl_seconds: float = 2.0,
+    ) -> None:
+        """Answer from ``recommender``.
+
+        Args:
+            recommender: Makes answers.
+            cache: Keeps them; None to keep none.
+            ttl_seconds: How long, at least 0; as long again they are given while they are made anew.
+            personal_ttl_seconds: How long those for a user, whose history may grow.
+        """
+        self._recommender = recommender
+        self._cache = cache
+        self._ttl_seconds = ttl_seconds
+        self._personal_ttl_seconds = personal_ttl_seconds
+        self._plans: LRUCache[tuple[str, bytes], _Plan] = LRUCache(_PLANS_KEPT)
+        self._asked = Asked(cache)
+
+    async def answer(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
+        """Return the encoded answer to ``data``, an encoded request.
+
+        Raises:
+            AnnserveError: as `convert.similar_query` and `Recommender.recommend`.
+        """
+        cache, plan = self._cache, self._plans.get((method.name, data))
+        query = self._query(method, data) if plan is None else plan.query
+        if plan is None:
+            plan = self._plan(method, data, query)
+        basis = None if plan is None else self._recommender.basis(query)
+        if cache is None or plan is None or basis is None:
+            response = method.response_type()
+            await answer_into(self._recommender, response, query, deadline)
+            return encode(response)
+
+        async def compute() -> Made:
+            return await self._made(method, query, basis, deadline)
+
+        def holds(value: bytes) -> bool:
+            return self._holds(value)
+
+        found = await cache.get_or_compute(
+            plan.prefix + _encoded(basis.versions),
+            compute,
+            plan.ttl_seconds,
+            plan.stale_seconds,
+            wait_seconds=deadline.at - time.monotonic(),
+            holds=holds if query.options.read_mask else None,
+        )
+        self._asked.note(plan.item_ids, found.source is not CacheSource.NONE)
+        return _assembled(found, basis)
+
+    def _query(self, method: Method, data: bytes) -> Query:
+        request = decoder(method.request_type)(data)
+        if isinstance(request, InvalidArgumentError):
+            raise request
+        return method.query_of(request, self._recommender.schema)
+
+    def _plan(self, method: Method, data: bytes, query: Query) -> _Plan | None:
+        """Return how answers to ``query`` are kept; None where they are not."""
+        options = query.options
+        ttl_seconds = self._ttl_seconds if query.user_id is None else self._personal_ttl_seconds
+        if (
+            self._cache is None
+            or len(data) > REQUEST_BYTES_MAX
+            or ttl_seconds == 0.0
+            or options.explain
+            or options.bypass_cache
+            or options.max_staleness_seconds == 0.0
+        ):
+            return None
+        prefix = b"\0".join((method.name.encode(), self._recommender.snapshot_id.encode(), data))
+        stale_seconds = ttl_seconds if query.user_id is None else 0.0
+        item_ids = tuple(dict.fromkeys(query.item_ids))
+        plan = _Plan(query, prefix, ttl_seconds, stale_seconds, item_ids)
+        self._plans[method.name, data] = plan
+        return plan
+
+    async def _made(self, method: Method, query: Query, basis: Basis, deadline: Deadline) -> Made:
+        response = method.response_type()
+        answer = await recommended(self._recommender, query, deadline)
+        now = self._recommender.basis(query)
+        # What changed meanwhile may be in the answer, or not.
+        is_kept = now is not None and now.versions == basis.versions
+        is_kept = is_kept and not answer.degradations and answer.selectivity is not None
+        write_answer(answer, query, response)
+        if not is_kept:
+            convert.write_serving_info(answer, response.recommendations.results, response.serving_info)
+        ids = "\0".join(answer.item_ids).encode() if query.options.read_mask and is_kept else b""
+        return Made(b"".join((_HEADER.pack(not is_kept, basis.as_of, len(ids)), ids, encode(response))), is_kept)
+
+    def _holds(self, value: bytes) -> bool:
+        """Return whether the metadata in a kept answer is still what the catalogue says."""
+        _, as_of, ids_bytes = _HEADER.unpack_from(value)
+        ids = value[_HEADER.size : _HEADER.size + ids_bytes].decode()
+        return self._recommender.unchanged(ids.split("\0") if ids else (), as_of)
+
+
+async def recommended(recommender: Recommender, query: Query, deadline: Deadline) -> Answer:
+    """Return the answer to ``query``; an argument that is wrong through no fault of the caller's is a fault of ours."""
+    try:
+        return await recommender.recommend(query, deadline)
+    except InvalidArgumentError as error:
+        if convert.is_fault_of_caller(error, query.mode):
+            raise
+        raise RuntimeError("an argument that is no field of the request was refused") from error
+
+
+async def answer_into(
+    recommender: Recommender, response: Response | messages.BatchRecommendResult, query: Query, deadline: Deadline
+) -> None:
+    """Write the answer to ``query`` into an empty ``response``, all of it made now."""
+    answer = await recommended(recommender, query, deadline)
+    write_answer(answer, query, response)
+    convert.write_serving_info(answer, response.recommendations.results, response.serving_info)
+
+
+def write_answer(answer: Answer, query: Query, response: Response | messages.BatchRecommendResult) -> None:
+    """Write what is the same for all calls with this answer."""
+    convert.write_answer(answer, response.recommendations)
+    response.serving_info.attribution_token = attribution_token(answer.snapshot_id, query)
+
+
+def _encoded(versions: tuple[int, ...]) -> bytes:
+    return struct.pack(f"={len(versions)}QB", *versions, min(len(versions), 255))
+
+
+def _assembled(found: Found, basis: Basis) -> bytes:
+    is_complete, _, ids_bytes = _HEADER.unpack_from(found.value)
+    body = found.value[_HEADER.size + ids_bytes :]
+    if is_complete:
+        return body
+    info = parts.ServingInfo()
+    info.cache.source = _SOURCES[found.source]
+    if found.source is not CacheSource.NONE:
+        info.cache.age.FromNanoseconds(round((time.monotonic() - found.made_at) * 1e9))
+    if basis.age_seconds is not None:
+        info.catalog_age.FromNanoseconds(round(basis.age_seconds * 1e9))
+    # The field is the same in every response.
+    return body + messages.SimilarResponse(serving_info=info).SerializeToString()
