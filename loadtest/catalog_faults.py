@@ -93,8 +93,8 @@ def row_of(name: str, outage: Outage) -> dict[str, Any]:
         "unknown": " ".join(f"{code} {count}" for code, count in codes(outage.during("unknown")).items()),
         "UNAVAILABLE p99, open": p99_ms([call for call in outage.settled("unknown") if call.code == "UNAVAILABLE"]),
         "INTERNAL, UNKNOWN": sum(call.code in ("INTERNAL", "UNKNOWN") for call in every),
-        "attempts a s": round(len(outage.knocks) / (outage.ended - outage.begun), 2),
-        "most in a s": most_in_a_second(list(outage.knocks)),
+        "attempts a s": round(sum(map(len, outage.knocks.values())) / (outage.ended - outage.begun), 2),
+        "most in a s": max((most_in_a_second(list(knocks)) for knocks in outage.knocks.values()), default=0),
         "healed s": None if outage.healed_seconds is None else round(outage.healed_seconds, 2),
     }
 

@@ -1,4 +1,7 @@
-"""Set before any test imports NumPy: one BLAS thread, as a server runs, and as `implicit` insists on."""
+"""Fixtures of all rooms, and the environment of every test.
+
+One BLAS thread, set before NumPy is imported: as a server runs, and as `implicit` insists on.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from mongod import GivenServer, Mongod, MongoServer
 from pymongo import MongoClient
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Instances started by tests take free ports, and the room they need.
+os.environ["ANNSERVE_OPS_ADDRESS"] = os.environ["ANNSERVE_ADMIN_ADDRESS"] = "127.0.0.1:0"
+os.environ["ANNSERVE_SHARED_CACHE_BYTES"] = str(8 << 20)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,8 @@ class Outage:
     ended: float
     over: float
     """When all was well again, or nobody waited for that any more."""
-    knocks: Sequence[float]
+    knocks: Mapping[int, Sequence[float]]
+    """Attempts to connect to MongoDB, by process."""
     """When the server tried to connect to MongoDB while that was in trouble."""
     healed_seconds: float | None
     """How long after MongoDB was back all was well; None for never."""

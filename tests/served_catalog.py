@@ -37,15 +37,13 @@ mongodb: {{database: {DATABASE}}}
 
 _NOTE_CONNECTIONS = """
 import os, sys, time
-log, port = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_APPEND | os.O_CREAT), int(sys.argv.pop(1))
+log, port = os.open({knocks!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT), {port}
 def note(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][1] == port:
-        os.write(log, b"%f\\n" % time.monotonic())
+        os.write(log, b"%d %f\\n" % (os.getpid(), time.monotonic()))
 sys.addaudithook(note)
-from annserve.cli import main
-main()
 """
-"""Refused attempts too, which are seen nowhere but where they are made."""
+"""What each process of the instance runs first: refused attempts too are seen where they are made, nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +53,14 @@ class Served:
     address: str
     knocks: Path
 
-    def knocks_between(self, begun: float, ended: float) -> list[float]:
-        """Return when it tried to connect to MongoDB, within a time on the monotonic clock."""
-        if not self.knocks.exists():
-            return []
-        return [moment for line in self.knocks.read_text().split() if begun <= (moment := float(line)) < ended]
+    def knocks_between(self, begun: float, ended: float) -> dict[int, list[float]]:
+        """Return when each of its processes tried to connect to MongoDB, within a time on the monotonic clock."""
+        found: dict[int, list[float]] = {}
+        for line in self.knocks.read_text().splitlines() if self.knocks.exists() else ():
+            pid, moment = line.split()
+            if begun <= float(moment) < ended:
+                found.setdefault(int(pid), []).append(float(moment))
+        return found
 
 
 @contextmanager
@@ -69,9 +70,14 @@ def served(snapshots: Path, uri: str, folder: Path, **environment: str) -> Itera
     config.write_text(_FIELDS)
     match = re.match(r"mongodb://127\.0\.0\.1:(\d+)/", uri)
     port = match[1] if match else "0"
-    command = [sys.executable, "-c", _NOTE_CONNECTIONS, str(knocks), port, "serve", "--address", "127.0.0.1:0"]
+    start = folder / "start"
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(_NOTE_CONNECTIONS.format(knocks=str(knocks), port=port))
+    command = [sys.executable, "-m", "annserve.cli", "serve", "--address", "127.0.0.1:0", "--workers", "1"]
     command += ["--snapshots", str(snapshots), "--catalog", uri, "--catalog-config", str(config)]
-    with said.open("w") as log, subprocess.Popen(command, stderr=log, env=os.environ | environment) as process:
+    elsewhere = {"ANNSERVE_OPS_ADDRESS": "127.0.0.1:0", "ANNSERVE_ADMIN_ADDRESS": "127.0.0.1:0"}
+    surroundings = os.environ | elsewhere | environment | {"PYTHONPATH": str(start)}
+    with said.open("w") as log, subprocess.Popen(command, stderr=log, env=surroundings) as process:
         try:
             yield Served(_bound(process, said), knocks)
         finally:
@@ -82,7 +88,7 @@ def served(snapshots: Path, uri: str, folder: Path, **environment: str) -> Itera
 def _bound(process: subprocess.Popen[bytes], said: Path) -> str:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and process.poll() is None:
-        if match := re.search(r" on (127\.0\.0\.1:\d+)$", said.read_text(), re.MULTILINE):
+        if match := re.search(r"^serving .* on (127\.0\.0\.1:\d+)$", said.read_text(), re.MULTILINE):
             return match[1]
         time.sleep(0.02)
     raise RuntimeError(f"annserve did not start:\n{said.read_text()}")

@@ -54,6 +54,8 @@ class CatalogSource:
     address: str
     config: CatalogConfig | None
     """None to take the fields from the file itself."""
+    config_path: Path | None = None
+    """Where it was read from."""
     histories: Path
 
     @property
@@ -122,6 +124,7 @@ def catalog_source(
     return CatalogSource(
         address=address,
         config=None if config is None else CatalogConfig.read(config),
+        config_path=config,
         histories=histories or known.histories,
     )
 

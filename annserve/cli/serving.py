@@ -1,8 +1,7 @@
-"""``annserve serve``: load the live snapshot and answer until told to stop."""
+"""``annserve serve``: look that there is something to serve, then become the supervisor of an instance."""
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import shutil
@@ -15,12 +14,11 @@ import typer
 
 from annserve import demo
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
-from annserve.cli.composition import opened_recommender
-from annserve.cli.options import SnapshotsOption, open_store, settings
+from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import say
-from annserve.service.server import serve
-from annserve.service.settings import ServerSettings
-from annserve.snapshot.snapshot import Snapshot, load_current
+from annserve.cli.supervising import ADDRESS_PLACE, GREETING
+from annserve.snapshot.snapshot import load_current
+from annserve.snapshot.store import SnapshotStore
 
 
 def serve_command(
@@ -31,19 +29,30 @@ def serve_command(
     catalog: CatalogOption = None,
     catalog_config: ConfigOption = None,
     histories: HistoriesOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="How many processes answer: one for each processor. [env: ANNSERVE_WORKERS]"),
+    ] = None,
+    ops_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where probes and metrics are, over HTTP. [env: ANNSERVE_OPS_ADDRESS]"),
+    ] = None,
+    admin_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where AdminService is. [env: ANNSERVE_ADMIN_ADDRESS]")
+    ] = None,
+    shared_cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-cache/--no-shared-cache",
+            help="Whether workers share what they have worked out. [env: ANNSERVE_SHARED_CACHE]",
+            show_default=False,
+        ),
+    ] = None,
     use_demo: Annotated[
         bool, typer.Option("--demo", help="Train on the bundled data first if there is no snapshot; show calls to try.")
     ] = False,
 ) -> None:
     """Serve the live snapshot until TERM or Ctrl-C, then finish the calls under way and stop."""
-    known = settings()
-    logging.basicConfig(level=known.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    server_settings = ServerSettings(
-        address=address or known.address,
-        deadline_max_ms=known.deadline_max_ms,
-        drain_grace_ms=known.drain_grace_ms,
-        reflection=known.reflection,
-    )
     source = catalog_source(catalog, catalog_config, histories, use_demo=use_demo)
     store = open_store(snapshots)
     if use_demo and store.current_id() is None:
@@ -51,44 +60,59 @@ def serve_command(
 
         say("no snapshot yet: training on the bundled data")
         train_demo(store)
+    live_id(store)  # Says what to do where there is none.
     if use_demo and source is not None and source.is_mongodb:
         from annserve.cli.catalog import load_demo
 
         load_demo(source)
-    loaded = load_current(store)
-    for refusal in loaded.refusals:
-        say(f"annserve: refused: {refusal}")
-    snapshot = loaded.snapshot
+    if use_demo:
+        os.environ[GREETING] = calls_to_try(store, address or settings().address)
+    wanted = {
+        "address": address,
+        "snapshots": str(store.root),
+        "workers": workers,
+        "ops_address": ops_address,
+        "admin_address": admin_address,
+        "shared_cache": None if shared_cache is None else str(shared_cache).lower(),
+        "catalog": None if source is None else source.address,
+        "catalog_config": None if source is None else source.config_path,
+        "histories": None if source is None else source.histories,
+    }
+    # Settings are inherited, so that every process of the instance has the same, and a password is in no argument.
+    os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
+    settings()  # Says which of them cannot be.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The supervisor outlives everything, so it begins anew without what was needed up to here.
+    os.execv(sys.executable, [sys.executable, "-m", "annserve.cli.supervising"])  # noqa: S606
 
-    def ready(bound: str) -> None:
-        say(f"serving {snapshot.id}: {len(snapshot.items):,} items, {len(snapshot.users):,} users, on {bound}")
-        if use_demo:
-            _show_calls_to_try(snapshot, bound)
 
-    serve(server_settings, opened_recommender(snapshot, known, source), ready)
-    say("stopped")
-
-
-def _show_calls_to_try(snapshot: Snapshot, bound: str) -> None:
-    """Print commands that ask about items and a user of this snapshot."""
+def calls_to_try(store: SnapshotStore, address: str) -> str:
+    """Return commands that ask about items and a user of the live snapshot, as text for people."""
+    snapshot = load_current(store).snapshot
     names = dict(zip(*(pq.read_table(demo.ITEMS)[column].to_pylist() for column in ("item_id", "name")), strict=True))
     seed = snapshot.items.id(int(snapshot.popular_rows[0]))
     if seed not in names or not len(snapshot.users):
-        return  # Some other data is served; its owner knows what to ask.
+        return ""  # Some other data is served; its owner knows what to ask.
     context = snapshot.items.id(int(snapshot.popular_rows[1]))
     user = snapshot.users.id(0)
     program = shlex.quote(_program())
-    where = "" if bound == "127.0.0.1:50051" else f" --address {bound}"
-    say("")
-    say("Try, in another terminal:")
-    say(f"  # what is like {names[seed]!r}")
-    say(f"  {program} query similar --item {shlex.quote(seed)} --names demo{where}")
-    say("  # the same, but cheap")
-    say(f"  {program} query similar --item {shlex.quote(seed)} --filter 'price < 2' --fields name,price{where}")
-    say(f"  # what suits customer {user}")
-    say(f"  {program} query personalize --user {shlex.quote(user)} --names demo{where}")
-    say(f"  # what goes with {names[context]!r}, for this customer")
-    say(f"  {program} query related --item {shlex.quote(context)} --user {shlex.quote(user)} --names demo{where}")
+    where = "" if address == "127.0.0.1:50051" else f" --address {ADDRESS_PLACE}"
+    lines = [
+        "",
+        "Try, in another terminal:",
+        f"  # what is like {names[seed]!r}",
+        f"  {program} query similar --item {shlex.quote(seed)} --names demo{where}",
+        "  # the same, but cheap",
+        f"  {program} query similar --item {shlex.quote(seed)} --filter 'price < 2' --fields name,price{where}",
+        f"  # what suits customer {user}",
+        f"  {program} query personalize --user {shlex.quote(user)} --names demo{where}",
+        f"  # what goes with {names[context]!r}, for this customer",
+        f"  {program} query related --item {shlex.quote(context)} --user {shlex.quote(user)} --names demo{where}",
+        "  # how the instance is",
+        f"  {program} admin status",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _program() -> str:

@@ -61,11 +61,14 @@ def serving(snapshots: Path, *options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "annserve.cli", "serve", "--address", "127.0.0.1:0", "--snapshots", str(snapshots)]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
-        line = server.stderr.readline()
-        found = re.search(r"on (127\.0\.0\.1:\d+)$", line.rstrip())
-        assert found, line + server.stderr.read()
+        said: list[str] = []
+        while not (found := re.search(r"^serving .* on (127\.0\.0\.1:\d+)$", said[-1].rstrip() if said else "")):
+            line = server.stderr.readline()
+            assert line, said
+            said.append(line)
         yield found[1]
         server.send_signal(signal.SIGTERM)
+        server.stderr.read()
         assert server.wait(20) == 0
 
 
@@ -158,7 +161,7 @@ def test_the_demo_fills_an_empty_mongodb_and_serves_it(
     with subprocess.Popen([*command, "--snapshots", str(snapshots)], stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         said: list[str] = []
-        while not any("serving" in line for line in said):
+        while not any(line.startswith("serving") for line in said):
             line = server.stderr.readline()
             assert line, said
             said.append(line)

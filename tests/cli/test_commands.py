@@ -28,11 +28,14 @@ def address(trained: list[str], snapshots: Path) -> Iterator[str]:
         env=os.environ | {"ANNSERVE_SNAPSHOTS": str(snapshots)},
     ) as server:
         assert server.stderr is not None
-        first = server.stderr.readline()
-        match = re.search(r"on (127\.0\.0\.1:\d+)$", first.strip())
-        assert match, first + server.stderr.read()
+        said: list[str] = []
+        while not (match := re.search(r"^serving .* on (127\.0\.0\.1:\d+)$", said[-1].rstrip() if said else "")):
+            line = server.stderr.readline()
+            assert line, said
+            said.append(line)
         yield match[1]
         server.send_signal(signal.SIGTERM)
+        server.stderr.read()
         assert server.wait(20) == 0
 
 

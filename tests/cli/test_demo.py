@@ -37,9 +37,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             line = server.stderr.readline()
             assert line, said
             said.append(line.rstrip())
-        address = next(match[1] for match in (re.search(r"on (127\.0\.0\.1:\d+)$", line) for line in said) if match)
-        yield Demo(address, said)
+        found = (re.search(r"^serving .* on (127\.0\.0\.1:\d+)$", line) for line in said)
+        yield Demo(next(match[1] for match in found if match), said)
         server.send_signal(signal.SIGTERM)
+        server.stderr.read()
         assert server.wait(20) == 0
 
 

@@ -1,0 +1,93 @@
+"""What AdminService operates on: the supervisor, over its socket, and the keeper's own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from annserve.cache.shared_writer import CacheWriter
+from annserve.domain.errors import NotEnabledError
+from annserve.service.admin import CacheStats, HotKey, InstanceStatus, Swap, UpsertedItem, Worker, WorkerState
+from annserve.supervisor.control import ControlClient
+
+
+class SupervisedInstance:
+    """Implements `service.admin.Instance` by asking the supervisor."""
+
+    def __init__(self, control: ControlClient) -> None:
+        self._control = control
+
+    async def status(self) -> InstanceStatus:
+        """Return how the instance is."""
+        told = await self._control.call("status")
+        swap = told.pop("last_swap")
+        return InstanceStatus(**told, last_swap=None if swap is None else Swap(**swap))
+
+    async def workers(self) -> Sequence[Worker]:
+        """Return the workers, by slot."""
+        told = await self._control.call("workers")
+        workers = [Worker(**{**one, "state": WorkerState(one["state"])}) for one in told["workers"]]
+        return sorted(workers, key=lambda worker: worker.slot)
+
+    async def activate(self, snapshot_id: str) -> None:
+        """Serve a snapshot."""
+        await self._control.call("activate", snapshot_id=snapshot_id)
+
+    async def reload(self) -> None:
+        """Serve the live snapshot, loaded anew."""
+        await self._control.call("reload")
+
+    async def scale(self, worker_count: int) -> None:
+        """Have so many workers."""
+        await self._control.call("scale", workers=worker_count)
+
+    async def restart_worker(self, slot: int) -> None:
+        """Replace a worker."""
+        await self._control.call("restart_worker", slot=slot)
+
+    async def drain(self) -> None:
+        """Say in health that calls are not welcome."""
+        await self._control.call("drain")
+
+    async def undrain(self) -> None:
+        """Say in health that they are."""
+        await self._control.call("undrain")
+
+
+class SharedCacheAdmin:
+    """Implements `service.admin.CacheAdmin` over the writer of the instance's cache."""
+
+    def __init__(self, writer: CacheWriter) -> None:
+        self._writer = writer
+
+    async def stats(self) -> CacheStats:
+        """Return what it holds."""
+        stored = self._writer.stored
+        return CacheStats(
+            entry_count=stored.entry_count,
+            size_bytes=stored.size_bytes,
+            size_bytes_max=stored.size_bytes_max,
+            worker_hit_count=0,
+            instance_hit_count=0,
+            miss_count=0,
+            dropped_count=stored.failed_count,
+        )
+
+    async def flush(self) -> None:
+        """Forget everything, in every worker."""
+        self._writer.flush()
+
+    async def hot_keys(self, count: int) -> Sequence[HotKey]:
+        """Return the hottest items."""
+        return [][:count]
+
+
+class NoFreshItems:
+    """Implements `service.admin.FreshItems` where there are none."""
+
+    async def upsert(self, items: Sequence[UpsertedItem]) -> None:
+        """Refuse."""
+        raise NotEnabledError("items that come between snapshots")
+
+    async def delete(self, item_ids: Sequence[str]) -> None:
+        """Refuse."""
+        raise NotEnabledError("items that go between snapshots")

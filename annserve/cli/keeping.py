@@ -1,0 +1,92 @@
+"""The keeper's process: it follows the catalogue for all workers, writes their shared cache, serves AdminService."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack
+from functools import partial
+
+from annserve.cache.shared_writer import CacheWriter
+from annserve.cli.admin_ports import NoFreshItems, SharedCacheAdmin, SupervisedInstance
+from annserve.cli.catalog_source import catalog_source
+from annserve.cli.child_program import begun
+from annserve.cli.composition import keeper_settings_of
+from annserve.domain.errors import AnnserveError
+from annserve.keeper.hub import KeeperHub
+from annserve.service.admin_server import AdminServer, AdminSettings
+from annserve.service.admin_servicer import Operated
+from annserve.service.snapshot_changes import SnapshotChanges
+from annserve.settings import Settings
+from annserve.snapshot import layout
+from annserve.snapshot.ids import IdIndex
+from annserve.snapshot.store import SnapshotStore
+from annserve.supervisor.attendance import attend_keeper
+from annserve.supervisor.board import Board
+from annserve.supervisor.control import ControlClient
+from annserve.supervisor.orders import KeeperOrders
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Be the keeper until the supervisor has it end."""
+    orders, settings = begun(KeeperOrders, "keeper")
+    asyncio.run(_keep(orders, settings))
+
+
+async def _keep(orders: KeeperOrders, settings: Settings) -> None:
+    loop, leaving = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
+    runtime = orders.runtime_folder
+    snapshots = SnapshotStore(settings.snapshots)
+    async with AsyncExitStack() as stack:
+        attending = asyncio.create_task(attend_keeper(orders, Board(orders.board_fd)))
+        stack.callback(attending.cancel)
+        cache: CacheWriter | None = None
+        if settings.shared_cache:
+            cache = CacheWriter(runtime / "cache", settings.shared_cache_bytes)
+            cache.start()
+            stack.callback(cache.stop)
+        source = catalog_source(None, None)
+        store = None if source is None else source.open()
+        if store is not None:
+            stack.push_async_callback(store.close)
+        # A file is in the memory of each worker, which follows it by itself.
+        followed = store if source is not None and source.is_mongodb else None
+        hub = KeeperHub(followed, partial(_items_of, snapshots), keeper_settings_of(settings))
+        await hub.start(runtime / "keeper.sock")
+        stack.push_async_callback(hub.stop)
+        instance = SupervisedInstance(ControlClient(runtime / "control.sock"))
+        operated = Operated(
+            instance=instance,
+            changes=SnapshotChanges(instance, snapshots),
+            items=NoFreshItems(),
+            cache=None if cache is None else SharedCacheAdmin(cache),
+            histories=store,
+        )
+        admin = AdminServer(
+            AdminSettings(
+                address=settings.admin_address,
+                allow_remote=settings.admin_allow_remote,
+                reflection=settings.reflection,
+            ),
+            operated,
+        )
+        try:
+            _log.info("AdminService is on %s", await admin.start())
+            stack.push_async_callback(admin.stop)
+        except AnnserveError as error:
+            # Calls are answered all the same; who starts an instance looks before that the port is free.
+            _log.error("no AdminService: %s", error)
+        await leaving.wait()
+
+
+def _items_of(snapshots: SnapshotStore, snapshot_id: str) -> IdIndex:
+    return IdIndex(snapshots.path(snapshot_id) / layout.ITEM_IDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The loader's process: it loads a snapshot and forks the workers that share it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from annserve.cli.child_program import begun
+from annserve.cli.working import work
+from annserve.domain.errors import AnnserveError, SnapshotRefusedError
+from annserve.snapshot.snapshot import Snapshot, load_current, load_snapshot
+from annserve.snapshot.store import SnapshotStore
+from annserve.supervisor.loader import Loader, LoadRefusedError
+from annserve.supervisor.messages import Message
+from annserve.supervisor.orders import LoaderOrders
+
+_HEADROOM = 1.25
+"""What loading takes beyond the size of the files, at most: graphs are copied into memory, ids and vectors mapped."""
+
+
+def main() -> None:
+    """Be a loader until the supervisor has it end."""
+    orders, settings = begun(LoaderOrders, "loader")
+
+    def load(orders: LoaderOrders) -> tuple[Snapshot, Message]:
+        snapshot = _loaded(SnapshotStore(settings.snapshots), orders.snapshot_id)
+        report = {"snapshot_id": snapshot.id, "items": len(snapshot.items), "users": len(snapshot.users)}
+        return snapshot, report
+
+    sys.exit(Loader(orders, load, lambda snapshot, post: work(snapshot, post, settings)).run())
+
+
+def _loaded(store: SnapshotStore, snapshot_id: str | None) -> Snapshot:
+    try:
+        if snapshot_id is None:
+            loaded = load_current(store)
+            for refusal in loaded.refusals:
+                sys.stderr.write(f"annserve: refused: {refusal}\n")
+            return loaded.snapshot
+        path = store.path(snapshot_id)
+        _refuse_beyond_memory(path)
+        return load_snapshot(path)
+    except SnapshotRefusedError as refusal:
+        raise LoadRefusedError(refusal.reason, refusal.problem) from refusal
+    except AnnserveError as error:
+        raise LoadRefusedError(error.reason, str(error)) from error
+
+
+def _refuse_beyond_memory(path: Path) -> None:
+    """Refuse a snapshot that would not fit beside what runs now, before any of it is read."""
+    needed = int(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) * _HEADROOM)
+    free = min([psutil.virtual_memory().available, *_free_in_groups()])
+    if needed > free:
+        raise LoadRefusedError("MEMORY", f"it needs about {needed:,} bytes of memory, {free:,} are free")
+
+
+def _free_in_groups() -> Iterator[int]:
+    """Yield what the memory limits of this process's control groups leave."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        group = root / Path("/proc/self/cgroup").read_text().splitlines()[0].rpartition("::/")[2]
+    except (OSError, IndexError):
+        return
+    while group == root or root in group.parents:
+        try:
+            limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        except OSError:
+            limit = "max"
+        if limit != "max":
+            yield max(int(limit) - int(used), 0)
+        group = group.parent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""What a worker is made of; imported after the fork."""
+
+from __future__ import annotations
+
+from annserve.cli.catalog_source import catalog_source
+from annserve.cli.composition import KeeperPlace, opened_recommender
+from annserve.service.server import Server, serve
+from annserve.service.settings import ServerSettings
+from annserve.settings import Settings
+from annserve.snapshot.snapshot import Snapshot
+from annserve.supervisor.attendance import attend_worker
+from annserve.supervisor.loader import Post
+
+
+def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
+    """Serve on the instance's port until told to leave, then drain."""
+    orders = post.orders
+    server_settings = ServerSettings(
+        address=orders.address,
+        deadline_max_ms=settings.deadline_max_ms,
+        drain_grace_ms=settings.drain_grace_ms,
+        reflection=settings.reflection,
+        is_worker=True,
+    )
+    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot)
+    source = catalog_source(None, None)
+
+    async def attend(server: Server) -> None:
+        await attend_worker(
+            post,
+            calls=lambda: server.calls_under_way,
+            tell_health=lambda is_healthy: server.set_health(is_serving=is_healthy),
+        )
+
+    serve(server_settings, opened_recommender(snapshot, settings, source, keeper), attend=attend)

@@ -1,0 +1,23 @@
+"""A worker: one process of an instance that answers calls."""
+
+from __future__ import annotations
+
+import os
+
+from setproctitle import setproctitle
+
+from annserve.settings import Settings
+from annserve.snapshot.snapshot import Snapshot
+from annserve.supervisor.loader import Post
+
+
+def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
+    """Answer from ``snapshot``, which was loaded before the fork, until told to leave."""
+    setproctitle(f"annserve: worker {post.slot}, {snapshot.id}")
+    # The worker forks nobody; grpc's own handling of forks costs a lock a call.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(post.orders.runtime_folder / "metrics")
+    # Only now: grpc and pymongo have threads, which no fork carries over.
+    from annserve.cli.serving_worker import serve_worker
+
+    serve_worker(snapshot, post, settings)
