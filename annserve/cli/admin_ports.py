@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from annserve.cache.shared_writer import CacheWriter
-from annserve.domain.errors import NotEnabledError
-from annserve.service.admin import CacheStats, HotKey, InstanceStatus, Swap, UpsertedItem, Worker, WorkerState
+from annserve.service.admin import CacheStats, HotKey, InstanceStatus, Swap, Worker, WorkerState
 from annserve.supervisor.control import ControlClient
 
 
@@ -79,15 +78,3 @@ class SharedCacheAdmin:
     async def hot_keys(self, count: int) -> Sequence[HotKey]:
         """Return the hottest items."""
         return [][:count]
-
-
-class NoFreshItems:
-    """Implements `service.admin.FreshItems` where there are none."""
-
-    async def upsert(self, items: Sequence[UpsertedItem]) -> None:
-        """Refuse."""
-        raise NotEnabledError("items that come between snapshots")
-
-    async def delete(self, item_ids: Sequence[str]) -> None:
-        """Refuse."""
-        raise NotEnabledError("items that go between snapshots")

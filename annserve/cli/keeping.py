@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from annserve.cache.shared_writer import CacheWriter
-from annserve.cli.admin_ports import NoFreshItems, SharedCacheAdmin, SupervisedInstance
+from annserve.cli.admin_ports import SharedCacheAdmin, SupervisedInstance
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
@@ -63,7 +63,7 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         operated = Operated(
             instance=instance,
             changes=SnapshotChanges(instance, snapshots),
-            items=NoFreshItems(),
+            items=None,
             cache=None if cache is None else SharedCacheAdmin(cache),
             histories=store,
         )
