@@ -108,6 +108,18 @@ class Settings(BaseSettings):
         le=1 << 40,
         description="How much memory is reserved for what the workers share, in bytes.",
     )
+    answer_ttl_ms: int = Field(
+        default=10_000,
+        ge=0,
+        le=86_400_000,
+        description="How long an answer is kept for equal requests, in milliseconds; 0 keeps none.",
+    )
+    personal_answer_ttl_ms: int = Field(
+        default=2_000,
+        ge=0,
+        le=86_400_000,
+        description="The same of an answer for a user, whose history may grow, in milliseconds; 0 keeps none.",
+    )
     admin_address: str = Field(
         default="127.0.0.1:50052",
         pattern=r"^.+:\d{1,5}$",

@@ -17,6 +17,7 @@ class FlightLocks:
     """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(folder / FLIGHTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def take(self, name: bytes) -> bool:

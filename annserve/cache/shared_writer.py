@@ -82,8 +82,8 @@ class CacheWriter:
             free = shutil.disk_usage(folder).free
             raise InputError(
                 f"cannot reserve {2 * environment_bytes:,} bytes for the cache in {folder}, where {free:,} are free: "
-                f"{error}; give it less (--cache-bytes-max), give /dev/shm more (docker run --shm-size), "
-                "or go without (--no-shared-cache)",
+                f"{error}; give it less (ANNSERVE_SHARED_CACHE_BYTES), give /dev/shm more (docker run "
+                "--shm-size), or go without (--no-shared-cache)",
                 bytes=2 * environment_bytes,
                 free=free,
                 folder=str(folder),
@@ -207,7 +207,7 @@ class CacheWriter:
                     transaction.put(view[len(PUT) : value_at], view[value_at:])
             used_bytes = _size_bytes(young)
         except lmdb.Error as error:
-            # A reader that was stopped in the middle of a look keeps pages from being used again, until it goes on or is killed.
+            # A reader that was stopped in the middle of a look keeps pages in use, until it goes on or is killed.
             self._failed_count += len(puts)
             self._problem = error
             young.reader_check()
