@@ -54,6 +54,35 @@ async def test_what_is_known_to_be_older_than_asked_for_is_read_again() -> None:
         assert under_test.twin.reads.count(CHEAP) == 2
 
 
+async def test_a_copy_that_gave_way_in_the_worker_is_sent_again() -> None:
+    async with linked(CatalogTwin(DOCUMENTS)) as under_test:
+        await under_test.settled()
+        (worker,) = under_test.workers
+        before = await worker.link.build(CHEAP)
+        worker.bitmaps.drop(CHEAP)
+        after = await worker.link.build(CHEAP, since=0.0)
+
+        assert worker.bitmaps.peek(CHEAP) is after
+        assert after.bitmap == before.bitmap
+        assert under_test.twin.reads.count(CHEAP) == 1
+        under_test.twin.write("i1", None)
+        await under_test.settled()
+        await under_test.until(lambda: 1 not in after.bitmap)
+
+
+async def test_listeners_hear_of_changes_before_any_bit_flips() -> None:
+    passed: list[bool] = []
+    async with linked(CatalogTwin(DOCUMENTS)) as under_test:
+        await under_test.settled()
+        (worker,) = under_test.workers
+        cheap = await worker.link.build(CHEAP)
+        worker.link._listeners = [lambda _: passed.append(1 in cheap.bitmap)]
+        under_test.twin.write("i1", None)
+        await under_test.until(lambda: 1 not in cheap.bitmap)
+
+        assert passed == [True]
+
+
 async def test_errors_of_a_build_come_over_as_they_are() -> None:
     twin = CatalogTwin(DOCUMENTS)
     async with linked(twin) as under_test:

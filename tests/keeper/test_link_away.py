@@ -97,9 +97,12 @@ async def test_the_keeper_rebuilds_what_workers_used_and_sends_it_unasked() -> N
     twin = CatalogTwin(DOCUMENTS)
     async with linked(twin) as under_test:
         worker = await knowing(under_test)
+        losses = len(worker.losses)
         twin.lose_changes()
         twin.documents["i0"] = {"price": 9}  # Nobody will tell of this.
-        await under_test.until(lambda: len(twin.streams) == 2 and not worker.bitmaps.leaves())
+        await under_test.until(
+            lambda: len(twin.streams) == 2 and len(worker.losses) > losses and not worker.bitmaps.leaves()
+        )
         await under_test.until(lambda: set(worker.bitmaps.leaves()) == {CHEAP, DEAR})
         await under_test.settled()
 
