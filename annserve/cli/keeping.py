@@ -8,19 +8,21 @@ import signal
 from contextlib import AsyncExitStack
 from functools import partial
 
-from annserve.cache.shared_writer import CacheWriter
-from annserve.cli.admin_ports import SharedCacheAdmin, SupervisedInstance
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
+from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.errors import AnnserveError
 from annserve.keeper.hub import KeeperHub
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
+from annserve.service.cache_admin import WriterCacheAdmin
+from annserve.service.pulling import Puller
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.settings import Settings
 from annserve.snapshot import layout
 from annserve.snapshot.ids import IdIndex
+from annserve.snapshot.pull import SnapshotSource
 from annserve.snapshot.store import SnapshotStore
 from annserve.supervisor.attendance import attend_keeper
 from annserve.supervisor.board import Board
@@ -45,9 +47,9 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         attending = asyncio.create_task(attend_keeper(orders, Board(orders.board_fd)))
         stack.callback(attending.cancel)
-        cache: CacheWriter | None = None
+        cache: WriterCacheAdmin | None = None
         if settings.shared_cache:
-            cache = CacheWriter(runtime / "cache", settings.shared_cache_bytes)
+            cache = WriterCacheAdmin(runtime / "cache", settings.shared_cache_bytes)
             cache.start()
             stack.callback(cache.stop)
         source = catalog_source(None, None)
@@ -60,11 +62,15 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         await hub.start(runtime / "keeper.sock")
         stack.push_async_callback(hub.stop)
         instance = SupervisedInstance(ControlClient(runtime / "control.sock"))
+        changes = SnapshotChanges(instance, snapshots)
+        if settings.pull_from is not None:
+            pulling = asyncio.create_task(_puller(settings, changes).follow())
+            stack.callback(pulling.cancel)
         operated = Operated(
             instance=instance,
-            changes=SnapshotChanges(instance, snapshots),
+            changes=changes,
             items=None,
-            cache=None if cache is None else SharedCacheAdmin(cache),
+            cache=cache,
             histories=store,
         )
         admin = AdminServer(
@@ -82,6 +88,16 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             # Calls are answered all the same; who starts an instance looks before that the port is free.
             _log.error("no AdminService: %s", error)
         await leaving.wait()
+
+
+def _puller(settings: Settings, changes: SnapshotChanges) -> Puller:
+    assert settings.pull_from is not None  # noqa: S101  (the caller has looked)
+    return Puller(
+        SnapshotSource(settings.pull_from.get_secret_value()),
+        changes,
+        is_canary=settings.pull_canary,
+        poll_seconds=settings.pull_poll_ms / 1_000,
+    )
 
 
 def _items_of(snapshots: SnapshotStore, snapshot_id: str) -> IdIndex:

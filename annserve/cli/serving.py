@@ -48,6 +48,14 @@ def serve_command(
             show_default=False,
         ),
     ] = None,
+    pull_from: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Take snapshots from there as they appear. [env: ANNSERVE_PULL_FROM]"),
+    ] = None,
+    canary: Annotated[
+        bool,
+        typer.Option("--canary", help="Take what CANARY names there, before others do. [env: ANNSERVE_PULL_CANARY]"),
+    ] = False,
     use_demo: Annotated[
         bool, typer.Option("--demo", help="Train on the bundled data first if there is no snapshot; show calls to try.")
     ] = False,
@@ -60,6 +68,8 @@ def serve_command(
 
         say("no snapshot yet: training on the bundled data")
         train_demo(store)
+    if store.current_id() is None and (pull_from or settings().pull_from):
+        _pull_first(store, pull_from, canary)
     live_id(store)  # Says what to do where there is none.
     if use_demo and source is not None and source.is_mongodb:
         from annserve.cli.catalog import load_demo
@@ -73,6 +83,8 @@ def serve_command(
         "workers": workers,
         "ops_address": ops_address,
         "admin_address": admin_address,
+        "pull_from": pull_from,
+        "pull_canary": "true" if canary else None,
         "shared_cache": None if shared_cache is None else str(shared_cache).lower(),
         "catalog": None if source is None else source.address,
         "catalog_config": None if source is None else source.config_path,
@@ -85,6 +97,19 @@ def serve_command(
     sys.stderr.flush()
     # The supervisor outlives everything, so it begins anew without what was needed up to here.
     os.execv(sys.executable, [sys.executable, "-m", "annserve.cli.supervising"])  # noqa: S606
+
+
+def _pull_first(store: SnapshotStore, pull_from: str | None, canary: bool) -> None:
+    """Take the first snapshot: the supervisor serves what is here already."""
+    from annserve.snapshot.pull import SnapshotSource
+
+    known = settings()
+    source = SnapshotSource(pull_from or (known.pull_from.get_secret_value() if known.pull_from else ""))
+    wanted = source.wanted_id(is_canary=canary or known.pull_canary)
+    if wanted is not None:
+        say(f"no snapshot yet: pulling {wanted}")
+        source.pull(wanted, store)
+        store.activate(wanted)
 
 
 def calls_to_try(store: SnapshotStore, address: str) -> str:

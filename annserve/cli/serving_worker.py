@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
 from annserve.service.server import Server, serve
@@ -19,6 +20,8 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         address=orders.address,
         deadline_max_ms=settings.deadline_max_ms,
         drain_grace_ms=settings.drain_grace_ms,
+        answer_ttl_ms=settings.answer_ttl_ms,
+        personal_answer_ttl_ms=settings.personal_answer_ttl_ms,
         reflection=settings.reflection,
         is_worker=True,
     )
@@ -32,4 +35,5 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             tell_health=lambda is_healthy: server.set_health(is_serving=is_healthy),
         )
 
-    serve(server_settings, opened_recommender(snapshot, settings, source, keeper), attend=attend)
+    cache = SharedCache(orders.runtime_folder / "cache" if settings.shared_cache else None)
+    serve(server_settings, opened_recommender(snapshot, settings, source, keeper), attend=attend, cache=cache)

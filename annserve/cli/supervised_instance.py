@@ -1,11 +1,10 @@
-"""What AdminService operates on: the supervisor, over its socket, and the keeper's own cache."""
+"""The supervisor, as AdminService operates it: over its socket."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annserve.cache.shared_writer import CacheWriter
-from annserve.service.admin import CacheStats, HotKey, InstanceStatus, Swap, Worker, WorkerState
+from annserve.service.admin import InstanceStatus, Swap, Worker, WorkerState
 from annserve.supervisor.control import ControlClient
 
 
@@ -50,31 +49,3 @@ class SupervisedInstance:
     async def undrain(self) -> None:
         """Say in health that they are."""
         await self._control.call("undrain")
-
-
-class SharedCacheAdmin:
-    """Implements `service.admin.CacheAdmin` over the writer of the instance's cache."""
-
-    def __init__(self, writer: CacheWriter) -> None:
-        self._writer = writer
-
-    async def stats(self) -> CacheStats:
-        """Return what it holds."""
-        stored = self._writer.stored
-        return CacheStats(
-            entry_count=stored.entry_count,
-            size_bytes=stored.size_bytes,
-            size_bytes_max=stored.size_bytes_max,
-            worker_hit_count=0,
-            instance_hit_count=0,
-            miss_count=0,
-            dropped_count=stored.failed_count,
-        )
-
-    async def flush(self) -> None:
-        """Forget everything, in every worker."""
-        self._writer.flush()
-
-    async def hot_keys(self, count: int) -> Sequence[HotKey]:
-        """Return the hottest items."""
-        return [][:count]
