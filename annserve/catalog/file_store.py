@@ -28,7 +28,7 @@ from annserve.domain.catalog import (
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InputError
 from annserve.domain.filter import Field, Filter, Leaf
-from annserve.domain.ids import id_problem
+from annserve.domain.ids import check_item_id
 from annserve.domain.progress import Progress, no_progress
 from annserve.snapshot.files import locked
 
@@ -163,13 +163,13 @@ class FileCatalog:
         """Write whole documents by item id into the file, replacing it, and return how many.
 
         Raises:
-            InputError: the file is no JSON Lines, or a document holds what JSON cannot.
+            InputError: an id is none, the file is no JSON Lines, or a document holds what JSON cannot; then nothing
+                is written.
         """
         written: dict[str, Document] = {}
         count = 0
         for item_id, document in documents:
-            if problem := id_problem(item_id):
-                raise InputError(f"{item_id!r} is no item id: it {problem}", item_id=item_id)
+            check_item_id(item_id)
             written[item_id] = document
             count += 1
             if count % _REPORT_EVERY == 0:

@@ -29,6 +29,7 @@ from annserve.domain.catalog import Change, Document, FieldDrift, HistoryEntry, 
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InputError, InvalidArgumentError
 from annserve.domain.filter import Field, Filter, Leaf
+from annserve.domain.ids import check_item_id
 from annserve.domain.progress import Progress, no_progress
 
 SELECT_MAX = 2_000
@@ -216,6 +217,7 @@ class MongoCatalog:
         return id_of(found[0], self._config.id_type) if found else None
 
     def _replacement(self, item_id: str, document: Document) -> ReplaceOne[Json]:
+        check_item_id(item_id)
         stored = stored_id(item_id, self._config.id_type)
         if stored is None:
             raise InputError(f"{item_id!r} is no item id of type {self._config.id_type}", item_id=item_id)

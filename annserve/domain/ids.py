@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from annserve.domain.errors import InputError
+
 MAX_ID_BYTES = 128
 """An id's longest UTF-8 form, in bytes: ids are keys in caches and names in error details."""
 
@@ -30,3 +32,9 @@ def id_problem(id_: str) -> str | None:
     if byte_count > MAX_ID_BYTES:
         return f"must be at most {MAX_ID_BYTES} bytes, got {byte_count}"
     return None
+
+
+def check_item_id(item_id: str) -> None:
+    """Raise InputError where ``item_id`` is none."""
+    if problem := id_problem(item_id):
+        raise InputError(f"{item_id!r} is no item id: it {problem}", item_id=item_id)

@@ -133,6 +133,21 @@ async def test_item_without_a_valid_id_is_refused_or_never_returned(store: Catal
     assert await store.select([item_id]) == {}
 
 
+@pytest.mark.parametrize("item_id", ["", "x" * 129, "a\nb", "a\ud800"])
+async def test_an_invalid_id_among_others_is_refused_before_any_of_them_is_written(
+    store: CatalogStore, item_id: str
+) -> None:
+    await store.upsert([("there", {"price": 1})])
+
+    with pytest.raises(InputError, match=r"is no item id: it must") as refusal:
+        await store.upsert([("before", {}), (item_id, {}), ("after", {})])
+
+    assert refusal.value.metadata == {"item_id": item_id}
+    assert await ids_passing(store, None) == {"there"}
+    await store.upsert([("later", {})])
+    assert await ids_passing(store, None) == {"there", "later"}
+
+
 async def test_written_items_are_told_of_or_the_changes_are_lost(store: CatalogStore) -> None:
     await store.upsert([("kept", {"price": 1}), ("gone", {"price": 1})])
     changes = store.changes()
