@@ -13,6 +13,7 @@ from pathlib import Path
 
 from annserve.domain.catalog import HistoryEntry
 from annserve.domain.errors import CatalogUnavailableError, InputError
+from annserve.snapshot.files import sync
 
 ENTRIES_MAX = 1_000
 """How many entries of a user are kept in memory and returned."""
@@ -98,6 +99,8 @@ class FileHistories:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
+            # An erased user must not be back after a power cut.
+            sync(self._path.parent)
         return erased
 
     @contextmanager

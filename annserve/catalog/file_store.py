@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from annserve.domain.errors import InputError
 from annserve.domain.filter import Field, Filter, Leaf
 from annserve.domain.ids import check_item_id
 from annserve.domain.progress import Progress, no_progress
-from annserve.snapshot.files import locked
+from annserve.snapshot.files import locked, sync
 
 LOOK_SECONDS = 0.1
 """How often the file is looked at for changes."""
@@ -263,12 +262,13 @@ class FileCatalog:
                 f"{self._path} is read only: write it with what made it, or keep the catalogue as JSON Lines (.jsonl)",
                 path=self._path,
             )
+        # One name for all writers: the lock keeps them apart, and what a killed one leaves the next one overwrites.
         temporary = self._path.with_name(f".{self._path.name}.new")
         try:
             write_documents(temporary, documents.items(), self._id_column)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(temporary)
             temporary.replace(self._path)
+            sync(self._path.parent)
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error}", path=self._path) from error
         finally:

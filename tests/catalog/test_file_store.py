@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,38 @@ async def test_writers_at_once_lose_nothing_of_each_other(tmp_path: Path) -> Non
     await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(4)))
 
     assert len(await ids_passing(catalog_at(path), None)) == 20
+
+
+async def test_what_was_written_is_on_the_disk_and_so_is_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the folder's own sync a power cut may bring back the file of before, which the caller believes gone."""
+    path = tmp_path / "items.jsonl"
+    synced: list[tuple[bool, bool]] = []
+
+    def noted(descriptor: int, sync: Callable[[int], None] = os.fsync) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    await catalog_at(path).upsert([("a", {})])
+
+    assert synced == [(False, False), (True, True)]
+
+
+def test_an_erased_user_is_off_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = FileHistories(tmp_path / "histories.jsonl")
+    histories.add("u", [entry("a", 1)])
+    folders: list[bool] = []
+
+    def noted(descriptor: int, sync: Callable[[int], None] = os.fsync) -> None:
+        folders.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    histories.erase("u")
+
+    assert folders == [False, True]
 
 
 async def test_file_replaced_from_outside_is_read_anew_and_a_broken_one_is_not(tmp_path: Path) -> None:
