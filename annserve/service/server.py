@@ -8,17 +8,19 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from annserve.cache.shared import SharedCache
+from annserve.cache.shared import CacheCounts, SharedCache
 from annserve.domain.errors import InputError
 from annserve.domain.ports import Recommender
 from annserve.service.answers import Answers
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from annserve.service.metrics import MeteredRecommender, Metrics
 from annserve.service.servicer import SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
 
@@ -45,11 +47,22 @@ _QUIET_SECONDS: Final = 0.05
 class Server:
     """One server in one event loop, from `start` to `drain` or `stop`."""
 
-    def __init__(self, settings: ServerSettings, recommender: Recommender, cache: SharedCache | None = None) -> None:
-        """Serve what ``recommender`` answers; with a ``cache`` its answers are kept."""
+    def __init__(
+        self,
+        settings: ServerSettings,
+        recommender: Recommender,
+        cache: SharedCache | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Serve what ``recommender`` answers; with a ``cache`` its answers are kept; count in ``metrics``."""
         self._settings = settings
-        answers = Answers(recommender, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
-        self._servicer = RecommendationServicer(recommender, settings.deadline_max_ms, answers)
+        self._metrics = metrics or Metrics()
+        if cache is not None:
+            _follow(cache.counts, self._metrics)
+        self._publishing: asyncio.Task[None] | None = None
+        metered = MeteredRecommender(recommender, self._metrics)
+        answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
+        self._servicer = RecommendationServicer(metered, settings.deadline_max_ms, answers, self._metrics)
         self._health = health.aio.HealthServicer()
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
         self._grpc = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))])
@@ -74,6 +87,7 @@ class Server:
         except RuntimeError as error:
             raise InputError(f"cannot serve on {self._settings.address}: {error}", address=host, port=port) from error
         await self._grpc.start()
+        self._publishing = asyncio.create_task(self._metrics.keep_published())
         await self.set_health(is_serving=True)
         return f"{host}:{bound_port}"
 
@@ -105,6 +119,14 @@ class Server:
     async def stop(self) -> None:
         """Stop at once; calls under way are cancelled."""
         await self._grpc.stop(None)
+        if self._publishing is not None:
+            self._publishing.cancel()
+
+
+def _follow(counts: CacheCounts, metrics: Metrics) -> None:
+    results = {"worker": "worker_hits", "instance": "instance_hits", "miss": "misses", "joined": "joined"}
+    readers = {result: partial(getattr, counts, name) for result, name in results.items()}
+    metrics.follow_counts("annserve_cache_requests", "Questions to the cache of answers, by result.", "result", readers)
 
 
 def serve(
@@ -113,6 +135,7 @@ def serve(
     ready: Callable[[str], None] = lambda _address: None,
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
     cache: SharedCache | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Serve until TERM or INT, then drain; a second signal stops at once.
 
@@ -123,11 +146,12 @@ def serve(
         ready: Called once with the address when calls are answered.
         attend: Runs beside the server from then on, and is cancelled when it has stopped.
         cache: Keeps answers; closed at the end.
+        metrics: Counts calls.
 
     Raises:
         InputError: the address cannot be listened on.
     """
-    asyncio.run(_serve(settings, opened, ready, attend, cache), debug=False)
+    asyncio.run(_serve(settings, opened, ready, attend, cache, metrics), debug=False)
 
 
 async def _serve(
@@ -136,6 +160,7 @@ async def _serve(
     ready: Callable[[str], None],
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None,
     cache: SharedCache | None,
+    metrics: Metrics | None,
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -146,7 +171,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with opened as recommender:
-        server = Server(settings, recommender, cache)
+        server = Server(settings, recommender, cache, metrics)
         attending: asyncio.Task[None] | None = None
         try:
             ready(await server.start())

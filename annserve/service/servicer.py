@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +14,8 @@ from annserve.domain.errors import AnnserveError, InvalidArgumentError
 from annserve.domain.ports import Recommender
 from annserve.service import convert
 from annserve.service.answers import Answers, Method, answer_into
-from annserve.service.calls import Context, abort, decoder, encode, logged_status
+from annserve.service.calls import CODES, Context, abort, decoder, encode, logged_status
+from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.v1 import recommendation_service_pb2 as messages
 
@@ -34,10 +36,17 @@ Call: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 class RecommendationServicer:
     """Answers calls from ``recommender``, which keeps the event loop free of what takes long."""
 
-    def __init__(self, recommender: Recommender, deadline_max_ms: int, answers: Answers | None = None) -> None:
-        """Answer single requests by way of ``answers``, which keep none unless given."""
+    def __init__(
+        self,
+        recommender: Recommender,
+        deadline_max_ms: int,
+        answers: Answers | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``."""
         self._recommender = recommender
         self._answers = answers or Answers(recommender)
+        self._metrics = metrics or Metrics()
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
 
@@ -47,8 +56,8 @@ class RecommendationServicer:
         The generated registration is not used: bytes that do not decode would be answered UNKNOWN by grpc itself.
         """
         return {
-            **{method.name: self._handler(self._answering(method)) for method in METHODS},
-            "BatchRecommend": self._handler(self.batch_recommend),
+            **{method.name: self._handler(method.name, self._answering(method)) for method in METHODS},
+            "BatchRecommend": self._handler("BatchRecommend", self.batch_recommend),
         }
 
     async def batch_recommend(self, data: bytes, context: Context) -> bytes:
@@ -84,17 +93,24 @@ class RecommendationServicer:
         margin = min(margin_seconds, remaining / 10)
         return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
 
-    def _handler(self, method: Call) -> grpc.RpcMethodHandler[Any, Any]:
+    def _handler(self, name: str, method: Call) -> grpc.RpcMethodHandler[Any, Any]:
+        measure = self._metrics.meter(f"{SERVICE_NAME}/{name}")
+
         async def call(data: bytes, context: Context) -> bytes:
+            began, code = time.perf_counter(), "CANCELLED"
             self.calls_under_way += 1
             try:
-                return await method(data, context)
+                answer = await method(data, context)
+                code = "OK"
             except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
                 request_id = request_id_of(context)
                 status = logged_status(error, request_id)
+                code = CODES[status.code].name
                 await abort(context, status, request_id)
             finally:
                 self.calls_under_way -= 1
+                measure(code, time.perf_counter() - began)
+            return answer
 
         # Bytes in, bytes out: an answer that is kept is found by the one and sent as the other.
         return grpc.unary_unary_rpc_method_handler(call)

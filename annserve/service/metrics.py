@@ -1,0 +1,167 @@
+"""What a process counts, in the names of Prometheus and OpenTelemetry.
+
+The processes of an instance write into files of its folder, which the supervisor adds up when it is asked. A file
+belongs to a name, such as a worker's slot, not to a process id: a worker that takes the place of a dead one goes on
+counting where that one was killed, so that no counter ever falls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, values
+
+from annserve.domain.catalog import Schema
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.ports import Basis, Recommender
+from annserve.domain.query import Answer, Query, Source
+
+PUBLISH_SECONDS: Final = 0.5
+
+# Few bounds: a series each, for every method and status that occurs.
+_CALL_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3)
+_WAIT_SECONDS: Final = (0.001, 0.005, 0.02, 0.05, 0.2)
+
+Count: TypeAlias = Callable[[], float]
+
+
+def share_metrics(folder: Path, name: str) -> None:
+    """Keep the metrics that this process makes from now on in ``folder``, under a ``name`` no other process has."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The metrics of one process. Calls and refusals count at once, the rest whenever it is published."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = self._histogram(
+            "rpc_server_call_duration_seconds",
+            "Calls, from the moment their handler begins.",
+            ("rpc_method", "rpc_response_status_code"),
+            _CALL_SECONDS,
+        )
+        waits = self._histogram(
+            "annserve_queue_seconds",
+            "Waiting for the event loop, sampled, or a thread.",
+            ("queue",),
+            _WAIT_SECONDS,
+        )
+        self.loop_wait = waits.labels("loop").observe
+        self.thread_wait = waits.labels("thread").observe
+        self._rejected = self._counter("annserve_rejected", "Calls turned away before any work, by reason.", "reason")
+        self._degraded = self._counter("annserve_degraded", "Answers that had to do without something.", "reason")
+        self._searches = self._histogram(
+            "annserve_search_seconds",
+            "Answers made, not kept ones, by search path.",
+            ("path",),
+            _CALL_SECONDS,
+        )
+        self._fallbacks = self._counter("annserve_fallbacks", "Answers from another source than asked.", "source")
+        self._published: list[Callable[[], None]] = []
+
+    def meter(self, method: str) -> Callable[[str, float], None]:
+        """Return what takes the status, such as ``OK``, and the seconds of a call of ``method`` that has ended."""
+        observers: dict[str, Callable[[float], None]] = {}
+
+        def observe(code: str, seconds: float) -> None:
+            observer = observers.get(code)
+            if observer is None:
+                observer = observers[code] = self._calls.labels(method, code).observe
+            observer(seconds)
+
+        return observe
+
+    def rejected(self, reason: str) -> None:
+        """Count a call that was turned away."""
+        self._rejected.labels(reason).inc()
+
+    def answered(self, answer: Answer, seconds: float) -> None:
+        """Count an answer that the engine made."""
+        self._searches.labels(answer.search_path.value).observe(seconds)
+        if answer.source is Source.POPULAR:
+            self._fallbacks.labels(answer.source.value).inc()
+        for degradation in answer.degradations:
+            self._degraded.labels(degradation.value).inc()
+
+    def follow_counts(self, name: str, documentation: str, label: str, counts: Mapping[str, Count]) -> None:
+        """Publish counts that others keep, each a value of ``label``; they begin at 0 and never fall."""
+        counter = self._counter(name, documentation, label)
+        for value, count in counts.items():
+            self._published.append(_increases(counter.labels(value), count))
+
+    def follow_fields(self, name: str, documentation: str, label: str, counted: Any) -> None:
+        """Publish the fields of a dataclass of counts; see `follow_counts`."""
+        names = [field.name for field in dataclasses.fields(counted)]
+        self.follow_counts(name, documentation, label, {name: _reader(counted, name) for name in names})
+
+    def publish(self) -> None:
+        """Show what is followed as it is now."""
+        for publish in self._published:
+            publish()
+
+    async def keep_published(self) -> None:
+        """Publish again and again until cancelled, and once more then."""
+        try:
+            while True:
+                self.publish()
+                await asyncio.sleep(PUBLISH_SECONDS)
+        finally:
+            self.publish()
+
+    def _counter(self, name: str, documentation: str, label: str) -> Counter:
+        return Counter(name, documentation, (label,), registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
+        return Histogram(name, documentation, labels, buckets=bounds, registry=self.registry)
+
+
+class MeteredRecommender:
+    """Implements `domain.ports.Recommender`: counts what another answers."""
+
+    def __init__(self, recommender: Recommender, metrics: Metrics) -> None:
+        self._recommender = recommender
+        self._metrics = metrics
+        self.basis: Callable[[Query], Basis | None] = recommender.basis
+        self.unchanged: Callable[[Sequence[str], float], bool] = recommender.unchanged
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot every answer comes from."""
+        return self._recommender.snapshot_id
+
+    @property
+    def schema(self) -> Schema | None:
+        """The declared fields that filters may test."""
+        return self._recommender.schema
+
+    async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+        """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
+        began = time.perf_counter()
+        answer = await self._recommender.recommend(query, deadline)
+        self._metrics.answered(answer, time.perf_counter() - began)
+        return answer
+
+
+def _increases(counter: Counter, count: Count) -> Callable[[], None]:
+    published = 0.0
+
+    def publish() -> None:
+        nonlocal published
+        now = count()
+        if now > published:
+            counter.inc(now - published)
+            published = now
+
+    return publish
+
+
+def _reader(counted: Any, name: str) -> Count:
+    return lambda: float(getattr(counted, name))
