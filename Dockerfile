@@ -1,4 +1,4 @@
-# annserve in a container: docker build -t annserve . && docker run -p 50051:50051 -v "$PWD/snapshots:/snapshots" annserve
+# annserve in a container: docker build -t annserve . && docker run -p 50051:50051 -p 50053:50053 --shm-size 256m -v "$PWD/snapshots:/snapshots" annserve
 #
 # hnswlib is compiled here for any x86-64-v3 processor (AVX2; servers since 2013), not for the one that builds: an image
 # tuned to its builder dies with SIGILL elsewhere. Another baseline: --build-arg CPU_FLAGS=-march=x86-64-v2, or, on ARM,
@@ -19,10 +19,10 @@ RUN /opt/annserve/bin/pip install --no-deps --no-build-isolation /src /src/clien
 FROM python:3.11-slim
 COPY --from=build /opt/annserve /opt/annserve
 ENV PATH=/opt/annserve/bin:$PATH PYTHONUNBUFFERED=1 OPENBLAS_NUM_THREADS=1 \
-    ANNSERVE_SNAPSHOTS=/snapshots ANNSERVE_ADDRESS=0.0.0.0:50051
+    ANNSERVE_SNAPSHOTS=/snapshots ANNSERVE_ADDRESS=0.0.0.0:50051 ANNSERVE_OPS_ADDRESS=0.0.0.0:50053
 # Nothing here needs root; the snapshots are only read.
 USER 65532:65532
-EXPOSE 50051
+EXPOSE 50051 50053
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["annserve"]
 CMD ["serve"]
