@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 ENTRY_BYTES_MAX = 64 << 10
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     """Until when it may be handed out beyond `expires_at`, while it is made anew."""
 
 
+@lru_cache(maxsize=256)  # It is asked for several times while a value is made.
 def name_of(key: bytes) -> bytes:
     """Return what the entry of ``key`` is called in LMDB, whose own keys are at most 511 bytes."""
     return hashlib.blake2b(key, digest_size=NAME_BYTES).digest()

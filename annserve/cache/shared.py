@@ -153,7 +153,8 @@ class SharedCache:
                 self.counts.joined += 1
                 return Found(joined.value, joined.made_at, CacheSource.WORKER)
             # It failed for a reason that may be its own, or is too slow.
-            return self._made(await self._compute(key, compute, ttl_seconds, stale_seconds))
+            made, _ = await self._compute(key, compute, ttl_seconds, stale_seconds)
+            return _made(made)
         return await self._lead(key, compute, ttl_seconds, stale_seconds, wait_seconds, holds)
 
     def report(self, report: dict[str, Any]) -> None:
@@ -195,9 +196,6 @@ class SharedCache:
         self.counts.stale_hits += stale
         return Found(entry.value, entry.made_at, source, stale)
 
-    def _made(self, entry: Entry) -> Found:
-        return Found(entry.value, entry.made_at, CacheSource.NONE)
-
     async def _lead(
         self,
         key: bytes,
@@ -210,9 +208,11 @@ class SharedCache:
         """Make the value for all who ask for it meanwhile."""
         if key in self._flights:
             # It expired for good before the task that was to refresh it had its turn.
-            return self._made(await self._compute(key, compute, ttl_seconds, stale_seconds))
+            made, _ = await self._compute(key, compute, ttl_seconds, stale_seconds)
+            return _made(made)
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         entry: Entry | None = None
+        is_on_its_way = False
         try:
             elsewhere, locked = await self._turn(key, wait_seconds, holds)
             if elsewhere is not None:
@@ -220,11 +220,11 @@ class SharedCache:
                 self.counts.joined += 1
                 return Found(entry.value, entry.made_at, CacheSource.INSTANCE)
             try:
-                entry = await self._compute(key, compute, ttl_seconds, stale_seconds)
+                entry, is_on_its_way = await self._compute(key, compute, ttl_seconds, stale_seconds)
             finally:
                 if locked:
-                    self._free(key, entry)
-            return self._made(entry)
+                    self._free(key, entry if is_on_its_way else None)
+            return _made(entry)
         finally:
             del self._flights[key]
             flight.set_result(entry)
@@ -251,16 +251,18 @@ class SharedCache:
         entry, _ = self._find(key, holds)
         return None if entry is None or time.monotonic() >= entry.expires_at else entry
 
-    async def _compute(self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float) -> Entry:
+    async def _compute(
+        self, key: bytes, compute: Compute, ttl_seconds: float, stale_seconds: float
+    ) -> tuple[Entry, bool]:
+        """Return a new entry, and whether it is on its way to where all workers see it."""
         made_at, flushes = time.monotonic(), self._flushes
         self.counts.misses += 1
         made = await compute()
         if not made.kept:
-            return Entry(key, made.value, flushes, made_at, -math.inf, -math.inf)
+            return Entry(key, made.value, flushes, made_at, -math.inf, -math.inf), False
         # A flush meanwhile is meant for it too.
         entry = self._entry(key, made.value, made_at, ttl_seconds, stale_seconds)._replace(flushes=flushes)
-        self._keep(entry)
-        return entry
+        return entry, self._keep(entry)
 
     @property
     def _flushes(self) -> int:
@@ -270,10 +272,9 @@ class SharedCache:
         expires_at = made_at + ttl_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
         return Entry(key, value, self._flushes, made_at, expires_at, expires_at + stale_seconds)
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: Entry) -> bool:
         self._remember(entry)
-        if self._store is not None:
-            self._store.put(entry)
+        return self._store is not None and self._store.put(entry)
 
     def _remember(self, entry: Entry) -> None:
         if _size_bytes(entry) <= self._kept.maxsize:
@@ -296,8 +297,8 @@ class SharedCache:
         task.add_done_callback(refreshed)
 
     def _free(self, key: bytes, entry: Entry | None) -> None:
-        """Free the lock of ``key`` as soon as all workers can see ``entry``, or at once where they never will."""
-        if entry is None or entry.expires_at == -math.inf:
+        """Free the lock of ``key`` as soon as all workers can see ``entry``; at once where there is nothing to see."""
+        if entry is None:
             self._unlock(key)
             return
         if not self._unseen:
@@ -309,17 +310,23 @@ class SharedCache:
         if self._store is None:
             return
         now = time.monotonic()
+        # They come into sight in the order they were sent.
         for key, (entry, give_up_at) in list(self._unseen.items()):
             seen = self._store.get(key)
-            if now >= give_up_at or (seen is not None and seen.made_at >= entry.made_at):
-                del self._unseen[key]
-                self._unlock(key)
+            if now < give_up_at and (seen is None or seen.made_at < entry.made_at):
+                break
+            del self._unseen[key]
+            self._unlock(key)
         if self._unseen:
             asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _unlock(self, key: bytes) -> None:
         if self._locks is not None:
             self._locks.free(name_of(key))
+
+
+def _made(entry: Entry) -> Found:
+    return Found(entry.value, entry.made_at, CacheSource.NONE)
 
 
 def _size_bytes(entry: Entry) -> int:

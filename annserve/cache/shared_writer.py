@@ -33,6 +33,7 @@ _PAGE_BYTES = 4_096
 _PACKET_BYTES_MAX = 2 * ENTRY_BYTES_MAX
 _BATCH = 256
 """How many packets of one worker are taken before it is the next one's turn."""
+_GATHER_SECONDS = 0.002
 _CHECK_SECONDS = 1.0
 
 _logger = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ class CacheWriter:
                     self._take(selector, [one for one in ready if isinstance(one, socket.socket)])
                 except Exception:
                     _logger.exception("something sent to the cache is lost")
+                # To be woken costs whoever sends more than to send: while there is work, what comes is gathered.
+                time.sleep(_GATHER_SECONDS)
                 if time.monotonic() >= check_at:
                     check_at = time.monotonic() + _CHECK_SECONDS
                     self._check()

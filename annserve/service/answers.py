@@ -39,6 +39,10 @@ _SOURCES: Final = {
     CacheSource.INSTANCE: parts.CACHE_SOURCE_INSTANCE,
 }
 
+_MADE_NOW: Final = messages.SimilarResponse(
+    serving_info=parts.ServingInfo(cache=parts.CacheUse(source=parts.CACHE_SOURCE_NONE))
+).SerializeToString()
+
 Response: TypeAlias = messages.SimilarResponse | messages.PersonalizeResponse | messages.RelatedResponse
 
 
@@ -201,6 +205,8 @@ def _assembled(found: Found, basis: Basis) -> bytes:
     body = found.value[_HEADER.size + ids_bytes :]
     if is_complete:
         return body
+    if found.source is CacheSource.NONE and basis.age_seconds is None:
+        return body + _MADE_NOW
     info = parts.ServingInfo()
     info.cache.source = _SOURCES[found.source]
     if found.source is not CacheSource.NONE:
