@@ -5,6 +5,7 @@ from __future__ import annotations
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
+from annserve.service.metrics import Metrics, share_metrics
 from annserve.service.server import Server, serve
 from annserve.service.settings import ServerSettings
 from annserve.settings import Settings
@@ -35,5 +36,8 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             tell_health=lambda is_healthy: server.set_health(is_serving=is_healthy),
         )
 
+    # Named by slot: whoever comes after this process in it counts on where it ended.
+    share_metrics(orders.runtime_folder / "metrics", str(post.slot))
     cache = SharedCache(orders.runtime_folder / "cache" if settings.shared_cache else None)
-    serve(server_settings, opened_recommender(snapshot, settings, source, keeper), attend=attend, cache=cache)
+    opened = opened_recommender(snapshot, settings, source, keeper)
+    serve(server_settings, opened, attend=attend, cache=cache, metrics=Metrics())

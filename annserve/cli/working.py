@@ -16,7 +16,6 @@ def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     setproctitle(f"annserve: worker {post.slot}, {snapshot.id}")
     # The worker forks nobody; grpc's own handling of forks costs a lock a call.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(post.orders.runtime_folder / "metrics")
     # Only now: grpc and pymongo have threads, which no fork carries over.
     from annserve.cli.serving_worker import serve_worker
 
