@@ -110,5 +110,7 @@ def _serving_info() -> messages.ServingInfo:
     info.degradations.append(messages.DEGRADATION_CATALOG_STALE)
     info.catalog_use.bitmap_hit_count = 2
     info.catalog_use.database_call_count = 1
+    info.cache.source = messages.CACHE_SOURCE_INSTANCE
+    info.cache.age.FromMilliseconds(1_500)
     info.stage_durations.add(stage="search").duration.FromMicroseconds(1_500)
     return info

@@ -18,6 +18,7 @@ from scripted_server import ATTRIBUTION, TIMEOUT_SECONDS, Script, serving, simil
 from annserve_client import (
     AnnserveError,
     AsyncClient,
+    CacheSource,
     CatalogUse,
     Client,
     DeadlineError,
@@ -91,6 +92,8 @@ ANSWER = Recommendations(
         history_hit_count=0,
         metadata_hit_count=0,
     ),
+    cache_source=CacheSource.INSTANCE,
+    cache_age_seconds=1.5,
 )
 OPTIONS = Options(
     page_size=7,
@@ -106,6 +109,7 @@ OPTIONS = Options(
     snapshot_id="s1",
     strict=True,
     explain=True,
+    bypass_cache=True,
 )
 OPTIONS_MESSAGE = messages.RecommendOptions(
     page_size=7,
@@ -114,7 +118,7 @@ OPTIONS_MESSAGE = messages.RecommendOptions(
     exclude_seen=False,
     popularity_weight=0.0,
     search_parameters=messages.SearchParameters(ef_search=64, exact=True),
-    consistency=messages.ConsistencyOptions(snapshot_id="s1", max_staleness=Duration()),
+    consistency=messages.ConsistencyOptions(snapshot_id="s1", max_staleness=Duration(), bypass_cache=True),
     filter=filter_messages.Filter(
         condition=filter_messages.FieldCondition(
             field="price", range=filter_messages.FieldRange(below=filter_messages.FieldValue(number_value=5))
@@ -244,6 +248,7 @@ async def test_value_of_a_newer_server_is_unknown_not_an_error(ask: Ask) -> None
     assert answer.results[0].source is Source.UNKNOWN
     assert answer.results[0].metadata == {}
     assert (answer.selectivity, answer.catalog_age_seconds, answer.catalog_use) == (None, None, None)
+    assert (answer.cache_source, answer.cache_age_seconds) == (None, None)
     assert answer.search_path is SearchPath.UNKNOWN
 
 
