@@ -28,6 +28,7 @@ from typing import Any
 import grpc
 import hnswlib
 import numpy as np
+import psutil
 
 from annserve.cli.output import print_json, print_rows
 from annserve.domain.model import Model
@@ -87,7 +88,13 @@ def report(arguments: argparse.Namespace, folder: Path, scratch: Path) -> None:
     servers: dict[str, Callable[[str], list[str]]] = {
         "empty handler": lambda address: [sys.executable, STAND_IN, "empty", address],
         "edge without engine": lambda address: [sys.executable, STAND_IN, "edge", address],
-        "annserve serve": lambda address: [annserve, "serve", "--address", address, "--snapshots", str(folder)],
+        "annserve serve": lambda address: [
+            *("env", "ANNSERVE_ANSWER_TTL_MS=0", annserve, "serve", "--workers", "1"),
+            *("--address", address, "--snapshots", str(folder)),
+        ],
+        "annserve serve, answers kept": lambda address: [
+            *(annserve, "serve", "--workers", "1", "--address", address, "--snapshots", str(folder)),
+        ],
     }
     calls = [measured(name, command, bodies, arguments) for name, command in servers.items()]
     rows = [row for pair in calls for row in pair]
@@ -124,7 +131,8 @@ def serving(command: Callable[[str], list[str]]) -> Iterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command(address), stderr=errors)
+        elsewhere = {"ANNSERVE_OPS_ADDRESS": "127.0.0.1:0", "ANNSERVE_ADMIN_ADDRESS": "127.0.0.1:0"}
+        process = subprocess.Popen(command(address), stderr=errors, env=os.environ | elsewhere)
         try:
             _wait_until_ready(address, process)
             with Client(address, timeout_seconds=READY_SECONDS) as client:
@@ -222,10 +230,10 @@ def drive(address: str, pid: int, body: Path, calls: int, connections: int, stre
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return the processor time that all threads of ``pid`` have used, in user and kernel mode."""
-    # The second field, the name, may hold spaces; it ends with the last bracket.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the processor time that ``pid`` and its descendants have used, in user and kernel mode."""
+    first = psutil.Process(pid)
+    times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def _microseconds(work: Callable[[Any], object], inputs: Sequence[Any]) -> float:
