@@ -23,6 +23,7 @@ from annserve.engine.workbench import Workbench
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
+from annserve.service.metrics import Metrics
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 
@@ -45,7 +46,11 @@ class KeeperPlace:
 
 @asynccontextmanager
 async def opened_recommender(
-    snapshot: Snapshot, settings: Settings, source: CatalogSource | None, keeper: KeeperPlace | None = None
+    snapshot: Snapshot,
+    settings: Settings,
+    source: CatalogSource | None,
+    keeper: KeeperPlace | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Recommender]:
     """Give what answers from ``snapshot`` and the catalogue of ``source``, which is followed meanwhile.
 
@@ -54,6 +59,7 @@ async def opened_recommender(
         settings: How.
         source: The catalogue; None for a server without one.
         keeper: Who follows it; None to do that here. A file is followed here in any case: it is in this memory.
+        metrics: Takes what answers use of the catalogue.
     """
     executor = ThreadPoolExecutor(settings.executor_threads, thread_name_prefix="annserve-search")
     recommender, workbench = SnapshotRecommender(snapshot), Workbench(executor)
@@ -63,6 +69,10 @@ async def opened_recommender(
         else:
             following = keeper if source.is_mongodb else None
             async with _opened_catalog(recommender, workbench, settings, source.open(), following) as opened:
+                if metrics is not None:
+                    metrics.follow_fields(
+                        "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
+                    )
                 yield opened
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -75,7 +85,7 @@ async def _opened_catalog(
     settings: Settings,
     store: CatalogStore,
     place: KeeperPlace | None,
-) -> AsyncIterator[Recommender]:
+) -> AsyncIterator[CatalogRecommender]:
     bitmaps = BitmapCache()
     ttl_seconds = settings.catalog_ttl_ms / 1_000
     reading = CatalogSettings(

@@ -17,6 +17,9 @@ from annserve.keeper.hub import KeeperHub
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
 from annserve.service.cache_admin import WriterCacheAdmin
+from annserve.service.keeper_metrics import follow_cache, follow_keepers
+from annserve.service.metrics import Metrics, share_metrics
+from annserve.service.process_metrics import follow_process
 from annserve.service.pulling import Puller
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.settings import Settings
@@ -61,6 +64,15 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         hub = KeeperHub(followed, partial(_items_of, snapshots), keeper_settings_of(settings))
         await hub.start(runtime / "keeper.sock")
         stack.push_async_callback(hub.stop)
+        share_metrics(runtime / "metrics", "keeper")
+        metrics = Metrics()
+        follow_process(metrics, "keeper")
+        follow_keepers(metrics, hub)
+        counting = [asyncio.create_task(metrics.keep_published())]
+        if cache is not None:
+            counting.append(asyncio.create_task(follow_cache(metrics, cache)))
+        for task in counting:
+            stack.callback(task.cancel)
         instance = SupervisedInstance(ControlClient(runtime / "control.sock"))
         changes = SnapshotChanges(instance, snapshots)
         if settings.pull_from is not None:

@@ -6,6 +6,7 @@ from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
 from annserve.service.metrics import Metrics, share_metrics
+from annserve.service.process_metrics import follow_process
 from annserve.service.server import Server, serve
 from annserve.service.settings import ServerSettings
 from annserve.settings import Settings
@@ -39,5 +40,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     # Named by slot: whoever comes after this process in it counts on where it ended.
     share_metrics(orders.runtime_folder / "metrics", str(post.slot))
     cache = SharedCache(orders.runtime_folder / "cache" if settings.shared_cache else None)
-    opened = opened_recommender(snapshot, settings, source, keeper)
-    serve(server_settings, opened, attend=attend, cache=cache, metrics=Metrics())
+    metrics = Metrics()
+    follow_process(metrics, str(post.slot))
+    opened = opened_recommender(snapshot, settings, source, keeper, metrics)
+    serve(server_settings, opened, attend=attend, cache=cache, metrics=metrics)

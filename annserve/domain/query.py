@@ -145,6 +145,16 @@ class CatalogUse:
     metadata_hits: int = 0
     """Items whose metadata was there."""
 
+    def add(self, other: CatalogUse) -> None:
+        """Count what ``other`` counted too."""
+        self.bitmap_hits += other.bitmap_hits
+        self.bitmap_misses += other.bitmap_misses
+        self.candidate_rounds += other.candidate_rounds
+        self.candidates_checked += other.candidates_checked
+        self.database_calls += other.database_calls
+        self.history_hits += other.history_hits
+        self.metadata_hits += other.metadata_hits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:

@@ -66,6 +66,8 @@ class CatalogRecommender:
         self._histories = HistoryReader(store, snapshot, self._settings)
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
+        self.used = CatalogUse()
+        """What all answers so far took of the catalogue."""
 
     @property
     def snapshot_id(self) -> str:
@@ -119,6 +121,7 @@ class CatalogRecommender:
         stopwatch.lap("answer")
         metadata = await self._metadata(query, answer, checked, deadline, use, degradations)
         stopwatch.lap("metadata")
+        self.used.add(use)
         if answer.explanation is not None:
             catalog, _, reading = stopwatch.laps
             stages = (catalog, *answer.explanation.stage_us, *([reading] if query.options.read_mask else []))

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.ports import Basis, Recommender
-from annserve.domain.query import Answer, Query, Source
+from annserve.domain.query import Answer, Query, SearchPath, Source
 
 PUBLISH_SECONDS: Final = 0.5
 
@@ -58,12 +58,13 @@ class Metrics:
         self.thread_wait = waits.labels("thread").observe
         self._rejected = self._counter("annserve_rejected", "Calls turned away before any work, by reason.", "reason")
         self._degraded = self._counter("annserve_degraded", "Answers that had to do without something.", "reason")
-        self._searches = self._histogram(
+        searches = self._histogram(
             "annserve_search_seconds",
             "Answers made, not kept ones, by search path.",
             ("path",),
             _CALL_SECONDS,
         )
+        self._graph, self._scan = (searches.labels(path.value).observe for path in (SearchPath.HNSW, SearchPath.EXACT))
         self._fallbacks = self._counter("annserve_fallbacks", "Answers from another source than asked.", "source")
         self._published: list[Callable[[], None]] = []
 
@@ -85,7 +86,7 @@ class Metrics:
 
     def answered(self, answer: Answer, seconds: float) -> None:
         """Count an answer that the engine made."""
-        self._searches.labels(answer.search_path.value).observe(seconds)
+        (self._graph if answer.search_path is SearchPath.HNSW else self._scan)(seconds)
         if answer.source is Source.POPULAR:
             self._fallbacks.labels(answer.source.value).inc()
         for degradation in answer.degradations:
@@ -95,12 +96,21 @@ class Metrics:
         """Publish counts that others keep, each a value of ``label``; they begin at 0 and never fall."""
         counter = self._counter(name, documentation, label)
         for value, count in counts.items():
-            self._published.append(_increases(counter.labels(value), count))
+            self.follow(_increases(counter.labels(value), count))
 
     def follow_fields(self, name: str, documentation: str, label: str, counted: Any) -> None:
         """Publish the fields of a dataclass of counts; see `follow_counts`."""
         names = [field.name for field in dataclasses.fields(counted)]
         self.follow_counts(name, documentation, label, {name: _reader(counted, name) for name in names})
+
+    def follow_value(self, name: str, documentation: str, value: Count) -> None:
+        """Publish a value of now; those of all processes are added up."""
+        gauge = Gauge(name, documentation, multiprocess_mode="livesum", registry=self.registry)
+        self.follow(lambda: gauge.set(value()))
+
+    def follow(self, publish: Callable[[], None]) -> None:
+        """Have ``publish`` called whenever values of now are to be shown."""
+        self._published.append(publish)
 
     def publish(self) -> None:
         """Show what is followed as it is now."""

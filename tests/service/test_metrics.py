@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from annserve.cache.shared import SharedCache
 from annserve.domain.errors import UnknownItemError
 from annserve.domain.query import CatalogUse, Degradation, Mode, Query, Source
+from annserve.keeper.counters import KeeperCounters
+from annserve.service.keeper_metrics import follow_keepers
 from annserve.service.metrics import Metrics
+from annserve.service.process_metrics import follow_process
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
 from annserve.v1 import recommendation_service_pb2 as messages
@@ -38,6 +42,16 @@ for _ in range(int(sys.argv[3])):
 print("counted", flush=True)
 sys.stdin.read()
 """
+
+
+class TwinKeeper:
+    def __init__(self) -> None:
+        self.counters = KeeperCounters()
+
+
+class TwinHub:
+    def __init__(self) -> None:
+        self.keepers: dict[str, TwinKeeper] = {}
 
 
 @pytest.fixture
@@ -135,6 +149,20 @@ def test_counters_of_killed_workers_are_added_up_and_continued_by_their_successo
     assert len(list(tmp_path.iterdir())) <= 4
 
 
+def test_a_process_shows_what_it_takes_of_the_machine(metrics: Metrics) -> None:
+    follow_process(metrics, "3")
+    metrics.publish()
+    before = value(metrics, "process_cpu_seconds_total", process="3")
+    while time.process_time() < before + 0.1:
+        pass
+    metrics.publish()
+
+    assert before > 0.1
+    assert value(metrics, "process_cpu_seconds_total", process="3") >= before + 0.05
+    assert value(metrics, "process_resident_memory_bytes", process="3") > 10 << 20
+    assert value(metrics, "process_open_fds", process="3") >= 3
+
+
 def test_all_series_of_a_worker_are_few(metrics: Metrics) -> None:
     """Every method meets every status, every answer every path: as bad as it can be."""
     codes = ("OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL")
@@ -148,3 +176,17 @@ def test_all_series_of_a_worker_are_few(metrics: Metrics) -> None:
         not sample.name.endswith("_created") for family in metrics.registry.collect() for sample in family.samples
     )
     assert series <= 450
+
+
+async def test_what_keepers_counted_stays_counted_when_the_last_worker_of_a_snapshot_has_gone(metrics: Metrics) -> None:
+    first, second = TwinKeeper(), TwinKeeper()
+    hub = TwinHub()
+    follow_keepers(metrics, hub)
+    for keepers, flips in (({"a": first}, (3, 0)), ({"a": first, "b": second}, (5, 2)), ({"b": second}, (5, 6))):
+        hub.keepers = keepers
+        first.counters.flips, second.counters.flips = flips
+        second.counters.rows_without_item = 4
+        metrics.publish()
+
+    assert value(metrics, "annserve_keeper_total", kind="flips") == 11
+    assert value(metrics, "annserve_index_metadata_drift", kind="rows_without_item") == 4
