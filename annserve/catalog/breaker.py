@@ -66,7 +66,8 @@ class Breaker:
     async def _probe_until_answered(self) -> None:
         try:
             await asyncio.sleep(self._probe_every_seconds)
-            while not await self._probe():
+            # Looked at anew, since a driver may swallow that the task is cancelled.
+            while not await self._probe() and self.is_open:
                 await asyncio.sleep(self._probe_every_seconds)
         finally:
             self._failures = 0

@@ -60,6 +60,10 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
         self._collection = collection
         self._config = config
         self._stream: AsyncChangeStream[Json] | None = None
+        # The driver is asked in tasks of our own only: under Python 3.11 its `asyncio.wait_for` swallows a cancellation
+        # that comes as the answer does, and a follower who was told to end would go on.
+        self._opening: asyncio.Task[AsyncChangeStream[Json]] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._token: Mapping[str, Any] | None = None
         self._pending: asyncio.Task[Json | None] | None = None
         # Kept here, so that a caller who is cancelled loses nothing.
@@ -126,25 +130,31 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
         if self._stream is not None:
             return
         try:
-            await self._connection.wait_for_server(WAIT_MS / 1_000)
-            async with asyncio.timeout(last_resort(self._connection.timeout_seconds)):
-                before = None if self._config.id_field == "_id" else "whenAvailable"
-                self._stream = await self._collection.watch(
-                    self._pipeline,
-                    full_document="updateLookup",
-                    full_document_before_change=before,
-                    resume_after=self._token,
-                    max_await_time_ms=WAIT_MS,
-                    batch_size=CHANGES_MAX,
-                )
+            if self._opening is None:
+                await self._connection.wait_for_server(WAIT_MS / 1_000)
+                self._opening = asyncio.create_task(self._opened())
+            self._stream = await asyncio.shield(self._opening)
         except (PyMongoError, OSError, CatalogUnavailableError):
+            self._opening = None
             self._unopened = self._token is None
             raise
+        self._opening = None
         self._token = self._stream.resume_token
         if self._unopened:
             # Nobody knows what happened while there was nothing to go on from.
             self._unopened = False
             raise ChangesLostError
+
+    async def _opened(self) -> AsyncChangeStream[Json]:
+        async with asyncio.timeout(last_resort(self._connection.timeout_seconds)):
+            return await self._collection.watch(
+                self._pipeline,
+                full_document="updateLookup",
+                full_document_before_change=None if self._config.id_field == "_id" else "whenAvailable",
+                resume_after=self._token,
+                max_await_time_ms=WAIT_MS,
+                batch_size=CHANGES_MAX,
+            )
 
     async def _read(self) -> Sequence[Change]:
         """Return what the server has already sent, waiting for it only when that is nothing."""
@@ -197,12 +207,19 @@ class MongoChanges(AsyncIterator[Sequence[Change]]):
         return id_of(found[0], self._config.id_type) if found else None
 
     async def _leave(self) -> None:
-        pending, self._pending = self._pending, None
-        stream, self._stream = self._stream, None
-        if pending is not None:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
-        if stream is not None:
-            with contextlib.suppress(PyMongoError, OSError, TimeoutError):
-                async with asyncio.timeout(self._connection.timeout_seconds):
-                    await stream.close()
+        tasks = [task for task in (self._pending, self._opening) if task is not None]
+        stream, self._stream, self._pending, self._opening = self._stream, None, None, None
+        leaving = asyncio.create_task(self._let_go(tasks, stream))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        await asyncio.shield(leaving)
+
+    async def _let_go(self, tasks: Sequence[asyncio.Task[Any]], stream: AsyncChangeStream[Json] | None) -> None:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for opened in (stream, *outcomes):
+            if isinstance(opened, AsyncChangeStream):
+                with contextlib.suppress(PyMongoError, OSError, TimeoutError):
+                    async with asyncio.timeout(self._connection.timeout_seconds):
+                        await opened.close()

@@ -25,7 +25,7 @@ from annserve.catalog.mongo_connection import CODEC, Json, Lane, MongoConnection
 from annserve.catalog.mongo_histories import histories_of
 from annserve.catalog.mongo_ids import id_of, stored_id
 from annserve.catalog.mongo_indexes import MongoIndexes
-from annserve.domain.catalog import Change, Document, FieldDrift, HistoryEntry, Metadata, Schema
+from annserve.domain.catalog import Document, FieldDrift, HistoryEntry, Metadata, Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InputError, InvalidArgumentError
 from annserve.domain.filter import Field, Filter, Leaf
@@ -157,7 +157,7 @@ class MongoCatalog:
             deleted += await self._connection.ask(partial(self._deleted, chunk), lane=Lane.BULK, primary=True)
         return deleted
 
-    def changes(self) -> AsyncIterator[Sequence[Change]]:
+    def changes(self) -> MongoChanges:
         """Return the changes of items from the first sequence on."""
         paths = projection_of([self._config.id_field, *(field.path for field in self._schema.fields.values())])
         changes = MongoChanges(self._connection, self._items, self._config, [path for path in paths if paths[path]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from annserve.catalog.breaker import Breaker
 
@@ -83,3 +84,20 @@ async def test_after_closing_it_takes_as_many_failures_to_open_again() -> None:
     assert breaker.openings == 2
     await breaker.close()
     assert not breaker.is_open
+
+
+async def test_closing_ends_the_probing_although_the_driver_swallows_it() -> None:
+    probing = asyncio.Event()
+
+    async def deaf() -> bool:
+        probing.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return False
+
+    breaker = Breaker(deaf, probe_every_seconds=0.01)
+    breaker.open()
+    await probing.wait()
+
+    async with asyncio.timeout(5):
+        await breaker.close()

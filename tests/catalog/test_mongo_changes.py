@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from mongo_catalogs import catalog_at, config_of, lost, told
 from mongod import Mongod, MongoServer
 from pymongo import MongoClient
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.asynchronous.collection import AsyncCollection
 
 from annserve.catalog.evaluate import matches
 from annserve.domain.catalog import Change, ChangesUnsupportedError
@@ -153,3 +156,53 @@ async def test_caller_who_leaves_while_waiting_loses_no_change(
         seen += await told(changes, 300 - len(seen))
 
     assert [change.item_id for change in seen] == [f"{number}.{part}" for number in range(60) for part in range(5)]
+
+
+class Deaf:
+    """Has a method of the driver's swallow a cancellation, as `asyncio.wait_for` of Python 3.11 does now and then."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        self.entered = asyncio.Event()
+        self._real: Callable[..., Awaitable[Any]] = getattr(owner, name)
+        deaf = self
+
+        async def swallowing(itself: Any, *arguments: Any, **options: Any) -> Any:
+            deaf.entered.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.2)
+            return await deaf._real(itself, *arguments, **options)
+
+        patch.setattr(owner, name, swallowing)
+
+
+async def test_follower_who_is_cancelled_ends_although_the_driver_swallows_it_while_it_opens(
+    mongod: MongoServer, database_name: str, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = Deaf(monkeypatch, AsyncCollection, "watch")
+    async with catalog_at(mongod.uri, config_of(database_name)) as catalog:
+        changes = catalog.changes()
+        for _ in range(2):
+            deaf.entered.clear()
+            following = asyncio.ensure_future(anext(changes))
+            await asyncio.wait([asyncio.ensure_future(deaf.entered.wait())], timeout=0.1)
+            following.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await following
+
+        assert not await anext(changes), "opened by now"
+        raw["items"].insert_one({"_id": "a"})
+        assert await told(changes, 1) == [Change(item_id="a", document={"_id": "a"})]
+
+
+async def test_follower_who_is_cancelled_ends_although_the_driver_swallows_it_while_it_closes(
+    mongod: MongoServer, database_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = Deaf(monkeypatch, AsyncChangeStream, "close")
+    async with catalog_at(mongod.uri, config_of(database_name)) as catalog:
+        changes = catalog.changes()
+        await anext(changes)
+        closing = asyncio.ensure_future(changes.aclose())
+        await deaf.entered.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
