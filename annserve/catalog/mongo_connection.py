@@ -34,7 +34,12 @@ Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
 HEARTBEAT_MS = 1_000
-"""How often a server is looked at, and knocked at when it is gone."""
+"""How often a server is looked at, and knocked at when it is gone.
+
+When the driver's monitor finds that out it knocks twice at once, beside a call or two that were about to connect: up to
+four attempts in that second. No option changes it; streaming would cost a second knock every heartbeat for as long as
+the server is away, for its round-trip times. The driver waits in steps of half a second, so 900 would mean the same.
+"""
 HEARTBEAT_MS_PER_SERVER = 500
 """How long at least from server to server, so that a whole deployment is knocked at no more than twice a second."""
 CONNECT_MS = 750
