@@ -97,14 +97,14 @@ class Settings(BaseSettings):
     )
     runtime_folder: Path | None = Field(
         default=None,
-        description="Where the instance makes the folder of its sockets, cache and metrics; without it in shared memory.",
+        description="Where the instance makes the folder of its sockets, cache and metrics; shared memory without it.",
     )
     shared_cache: bool = Field(
         default=True, description="Whether the workers of an instance share what they have worked out."
     )
     shared_cache_bytes: int = Field(
         default=64 << 20,
-        ge=4 << 20,
+        ge=8 << 20,
         le=1 << 40,
         description="How much memory is reserved for what the workers share, in bytes.",
     )
