@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -53,9 +53,17 @@ class CandidateCheck:
         self._look_ups: dict[tuple[Filter | None, bool], MergedLookUps] = {}
 
     async def answer(
-        self, query: Query, resolved: Resolved, knowledge: Knowledge, use: CatalogUse, deadline: Deadline
+        self,
+        query: Query,
+        resolved: Resolved,
+        knowledge: Knowledge,
+        use: CatalogUse,
+        deadline: Deadline,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> Checked | None:
         """Return the answer, and the metadata that was read on the way; None when too few candidates pass.
+
+        ``is_over`` says between two rounds that nobody waits for it any more.
 
         Raises:
             CatalogUnavailableError, DeadlineExceededError: the store does not answer, or not in time.
@@ -66,6 +74,8 @@ class CandidateCheck:
         passing, failing = BitMap(), BitMap()
         checked: dict[str, Metadata] = {}
         for _ in range(ROUNDS_MAX):
+            if is_over():
+                return None
             found = await self._candidates(query, depth, knowledge, deadline)
             lists = [one.rows for one in found]
             everything = BitMap(np.concatenate(lists).astype(np.uint32))

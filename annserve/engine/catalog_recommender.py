@@ -168,12 +168,20 @@ class CatalogRecommender:
         deadline: Deadline,
     ) -> Checked:
         """Return the answer of whoever has it first: checking candidates, or reading the leaves that are missing."""
+        over = asyncio.Event()
         waiting = {
-            asyncio.ensure_future(self._check.answer(query, resolved, knowledge, use, deadline)),
+            asyncio.ensure_future(self._check.answer(query, resolved, knowledge, use, deadline, over.is_set)),
             asyncio.ensure_future(self._by_leaves(query, filter_, knowledge, builds, since, use, deadline)),
         }
+        try:
+            return await self._first(waiting, deadline)
+        finally:
+            over.set()
+
+    async def _first(self, waiting: set[asyncio.Task[Checked | None]], deadline: Deadline) -> Checked:
+        """Return the first outcome that there is, or raise why there is none."""
         for task in waiting:
-            # The slower one goes on to its own end: a cancelled look-up costs a connection.
+            # The slower one ends its look-up: a cancelled one costs a connection.
             task.add_done_callback(_retrieve)
         problem: AnnserveError | None = None
         while waiting:

@@ -79,3 +79,27 @@ async def test_more_text_than_an_answer_carries_is_left_out_and_said(recommender
     assert len(few.metadata) == 10
     assert few.degradations == ()
     assert (len(many.item_ids), many.metadata, many.degradations) == (100, (), (Degradation.METADATA_UNAVAILABLE,))
+
+
+async def test_no_further_round_is_checked_for_a_question_that_is_answered(recommender: SnapshotRecommender) -> None:
+    items = recommender.snapshot.items
+    store = TwinCatalog({items.id(row): {"price": 1, "kind": "common"} for row in range(len(items))})
+    bitmaps, settings = BitmapCache(), CatalogSettings()
+    builder = TwinBuilder(store, items, bitmaps)
+    builder.finish(None)
+    metadata = MetadataReader(store, bitmaps, settings)  # type: ignore[arg-type]
+    workbench = Workbench(ThreadPoolExecutor(1))
+    engine = CatalogRecommender(recommender, workbench, store, bitmaps, builder, metadata, settings)  # type: ignore[arg-type]
+    store.gate.clear()
+    nothing = Equals(KIND, "rare")
+    query = Query(mode=Mode.SIMILAR, item_ids=(items.id(5),), options=Options(filter=canonical(nothing)))
+    asking = asyncio.create_task(engine.recommend(query))
+    while not store.selected:
+        await asyncio.sleep(0)
+    builder.finish(nothing)
+
+    assert (await asking).item_ids == []
+    store.gate.set()
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert len(store.selected) == 1
