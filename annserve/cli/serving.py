@@ -17,6 +17,7 @@ from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOp
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import say
 from annserve.cli.supervising import ADDRESS_PLACE, GREETING
+from annserve.domain.errors import InputError
 from annserve.snapshot.snapshot import load_current
 from annserve.snapshot.store import SnapshotStore
 
@@ -77,6 +78,8 @@ def serve_command(
         load_demo(source)
     if use_demo:
         os.environ[GREETING] = calls_to_try(store, address or settings().address)
+    if source is not None and not source.is_mongodb and not Path(source.address).is_file():
+        raise InputError(f"there is no catalogue at {source.address}", path=source.address)
     wanted = {
         "address": address,
         "snapshots": str(store.root),

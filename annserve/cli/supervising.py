@@ -12,6 +12,7 @@ from annserve.domain.errors import AnnserveError
 from annserve.settings import Settings
 from annserve.supervisor.cpus import usable_cpus
 from annserve.supervisor.generation import Generation
+from annserve.supervisor.port import PortReservation
 from annserve.supervisor.settings import SupervisorSettings
 from annserve.supervisor.supervisor import Programs, Supervisor
 
@@ -44,6 +45,8 @@ def main() -> None:
         _say_started,
     )
     try:
+        # The keeper takes it later, when nobody looks any more whether it could.
+        PortReservation(settings.admin_address).release()
         code = supervisor.run()
     except AnnserveError as error:
         sys.stderr.write(f"annserve: {error}\n")

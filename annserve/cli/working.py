@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from setproctitle import setproctitle
 
+from annserve.domain.errors import AnnserveError
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 from annserve.supervisor.loader import Post
@@ -19,4 +21,8 @@ def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     # Only now: grpc and pymongo have threads, which no fork carries over.
     from annserve.cli.serving_worker import serve_worker
 
-    serve_worker(snapshot, post, settings)
+    try:
+        serve_worker(snapshot, post, settings)
+    except (AnnserveError, OSError) as error:
+        sys.stderr.write(f"annserve: worker {post.slot} cannot serve: {error}\n")
+        sys.exit(1)

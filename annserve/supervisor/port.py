@@ -26,6 +26,8 @@ class PortReservation:
         self._sockets: list[socket.socket] = []
         try:
             port = int(port_text)
+            if not 0 <= port <= 65_535:
+                raise ValueError(f"there is no port {port}")
             family, kind, protocol, _, target = socket.getaddrinfo(
                 host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
