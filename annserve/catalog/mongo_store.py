@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -198,11 +199,19 @@ class MongoCatalog:
             return cursor, await _next_batch(cursor)
 
         cursor, batch = await self._connection.ask(first, deadline, Lane.BULK, primary=True)
+        ahead: asyncio.Task[bytes | None] | None = None
         try:
             while batch is not None:
+                if cursor.alive:
+                    # The server reads on while this batch is made use of.
+                    following = self._connection.ask(lambda _: _next_batch(cursor), deadline, Lane.BULK, primary=True)
+                    ahead = asyncio.create_task(following)
+                    ahead.add_done_callback(_heard)  # Nobody may want it any more.
                 yield self._decoded(batch)
-                batch = await self._connection.ask(lambda _: _next_batch(cursor), deadline, Lane.BULK, primary=True)
+                batch, ahead = (await ahead if ahead is not None else None), None
         finally:
+            if ahead is not None:
+                ahead.cancel()
             if cursor.alive:
                 self._connection.abandon(cursor)
 
@@ -270,3 +279,8 @@ def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(values)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         yield chunk
+
+
+def _heard(task: asyncio.Task[bytes | None]) -> None:
+    if not task.cancelled():
+        task.exception()
