@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 
@@ -16,6 +17,8 @@ from annserve.supervisor.loader import Post
 def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     """Answer from ``snapshot``, which was loaded before the fork, until told to leave."""
     setproctitle(f"annserve: worker {post.slot}, {snapshot.id}")
+    # One that hangs is told to abort, and says where it hung.
+    faulthandler.enable()
     # The worker forks nobody; grpc's own handling of forks costs a lock a call.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Only now: grpc and pymongo have threads, which no fork carries over.

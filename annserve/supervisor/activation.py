@@ -84,6 +84,13 @@ class Activations:
         if self._task is not None:
             self._task.cancel()
 
+    def _begun(self, snapshot_id: str | None) -> Generation:
+        try:
+            return self._begin(snapshot_id)
+        except OSError as error:
+            problem = f"a loader cannot be started: {error.strerror or error}"
+            raise ActivationRefusedError(snapshot_id or "", "LOADER_NOT_STARTED", problem) from error
+
     def _revived(self, outcome: asyncio.Future[None]) -> None:
         if outcome.cancelled() or outcome.exception() is not None:
             self._backoff.failed(time.monotonic())
@@ -94,8 +101,8 @@ class Activations:
         while (wish := self._wish) is not None:
             self._wish = None
             self.loading_id = wish.snapshot_id or ""
-            generation = self._begin(wish.snapshot_id)
             try:
+                generation = self._begun(wish.snapshot_id)
                 await asyncio.shield(generation.staffed)
             except ActivationRefusedError as refusal:
                 _log.error("not taken into service: %s", refusal)

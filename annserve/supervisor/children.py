@@ -114,7 +114,11 @@ class KeptChild:
             if self._is_wanted and self._backoff.is_due(now):
                 self._started = now
                 self.start_count += 1
-                self.pid = self._start(self._on_end)
+                try:
+                    self.pid = self._start(self._on_end)
+                except OSError:
+                    _log.exception("the %s cannot be started", self._name)
+                    self._backoff.failed(now)
         elif self._kill_at is not None:
             if now >= self._kill_at:
                 self._nursery.signal(self.pid, signal.SIGKILL)

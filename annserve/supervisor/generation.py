@@ -45,6 +45,13 @@ class Stage(IntEnum):
     KILLED = 5
 
 
+_SIGNALS: Final = {
+    Stage.DRAINING: signal.SIGTERM,
+    Stage.ABORTED: signal.SIGABRT,
+    Stage.KILLED: signal.SIGKILL,
+}
+
+
 @dataclass(slots=True, kw_only=True)
 class Worker:
     """One worker."""
@@ -57,6 +64,8 @@ class Worker:
     served_since: float | None = None
     is_leaving: bool = False
     """It is one too many, or is to be replaced: it is drained once enough others serve."""
+    is_proven: bool = False
+    """It served for `LIVED_SECONDS`."""
     hung: bool = False
 
     def enter(self, stage: Stage, now: float) -> None:
@@ -216,14 +225,15 @@ class Generation:
                     worker.served_since = now
                 elif spent > self._settings.start_seconds_max:
                     self._abort(worker, now, f"did not answer after {self._settings.start_seconds_max:g} s")
-            case Stage.SERVING | Stage.DRAINING if may_judge and silent > self._settings.heartbeat_seconds_max:
+            case Stage.SERVING if may_judge and silent > self._settings.heartbeat_seconds_max:
                 self._abort(worker, now, f"has not shown for {silent:.1f} s that it lives")
             case Stage.SERVING:
                 if entry.state is SlotState.DRAINING:
                     # Told by somebody else. It is replaced now, not when it has ended.
                     worker.is_leaving = True
                     worker.enter(Stage.DRAINING, now)
-                elif spent > LIVED_SECONDS:
+                elif spent > LIVED_SECONDS and not worker.is_proven:
+                    worker.is_proven = True
                     self._backoff.lived()
             case Stage.DRAINING:
                 # A second more than the worker itself takes to cut off what is left.
@@ -255,8 +265,7 @@ class Generation:
 
     def _end(self, worker: Worker, stage: Stage, now: float) -> None:
         worker.enter(stage, now)
-        number = {Stage.DRAINING: signal.SIGTERM, Stage.ABORTED: signal.SIGABRT, Stage.KILLED: signal.SIGKILL}[stage]
-        self._signal(worker, number)
+        self._signal(worker, _SIGNALS[stage])
 
     def _adjust(self, now: float) -> None:
         """Fork and drain. New ones come first: a worker leaves when those that stay serve."""
@@ -369,7 +378,8 @@ class Generation:
             _log.warning("the worker in slot %d (pid %d) ended: %s", worker.slot, worker.pid, cause)
             self._vacated.append(worker.slot)
             self._count_failure(worker, cause, now)
-        self.tick(now, may_judge=False)
+        self._adjust(now)
+        self._end_loader_when_over(now)
 
     def _count_failure(self, worker: Worker, cause: str, now: float) -> None:
         if worker.served_since is None:
@@ -420,3 +430,6 @@ class Generation:
             worker.enter(Stage.STARTING, now)
         if not self._nursery.adopt(pid, lambda status: self._left(worker, cause_of(status))):
             self._left(worker, "lost")
+        elif worker.stage in _SIGNALS:
+            # The loader may have died before it passed this on.
+            self._nursery.signal(pid, _SIGNALS[worker.stage])

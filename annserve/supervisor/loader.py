@@ -23,6 +23,7 @@ from typing import Final, Generic, NoReturn, TypeVar
 from annserve.supervisor.board import Board
 from annserve.supervisor.messages import Message, receive, send, shortened
 from annserve.supervisor.orders import LoaderOrders
+from annserve.supervisor.prctl import die_with_parent
 
 ORPHAN_SECONDS: Final = 1.5
 """How long workers may take to finish when the supervisor has gone."""
@@ -82,6 +83,8 @@ class Loader(Generic[Held]):
         for number in _TOLD:
             signal.signal(number, signal.SIG_IGN)
         started = time.monotonic()
+        # It does not look at its lifeline while it loads, and has nobody to take care of.
+        die_with_parent(wanted=True)
         try:
             held, report = self._load(self._orders)
         except LoadRefusedError as refusal:
@@ -90,6 +93,7 @@ class Loader(Generic[Held]):
         # What is here now is shared: the collector must not touch its pages in every worker, and so copy them.
         gc.collect()
         gc.freeze()
+        die_with_parent(wanted=False)
         self._tell({"event": "loaded", **report, "seconds": time.monotonic() - started})
         return self._attend(held)
 

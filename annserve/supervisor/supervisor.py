@@ -110,20 +110,23 @@ class Supervisor:
             ops.start()
             await control.start()
             self._start_keeper()
+            current = await asyncio.to_thread(self._current_id)
             activating = asyncio.create_task(self._activations.activate(None))
             stopping = asyncio.create_task(self._stops.get())
-            await asyncio.wait({activating, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({activating, stopping, ticking}, return_when=asyncio.FIRST_COMPLETED)
+            watching: asyncio.Task[None] | None = None
             if activating.done():
                 activating.result()
                 self._has_served = True
                 self._started(self._port.address, ops.address, self._generations[-1])
-                watching = asyncio.create_task(self._watch_current())
-                number = await stopping
-                watching.cancel()
-            else:
-                activating.cancel()
-                number = stopping.result()
-            await self._drain(hurried=number is not signal.SIGTERM)
+                watching = asyncio.create_task(self._watch_current(current))
+            await asyncio.wait({stopping, ticking}, return_when=asyncio.FIRST_COMPLETED)
+            for task in filter(None, (watching, activating)):
+                task.cancel()
+            if ticking.done():
+                # Nobody looks after the processes any more: better no instance than that.
+                ticking.result()
+            await self._drain(hurried=stopping.result() is not signal.SIGTERM)
             return 0
         finally:
             await self._end()
@@ -232,9 +235,11 @@ class Supervisor:
         for path in self._runtime.metrics.glob(f"gauge_live*_{slot}.db"):
             path.unlink(missing_ok=True)
 
-    async def _watch_current(self) -> None:
-        """Follow which snapshot is live. One that was refused is not tried again until another is live, or HUP."""
-        known = await asyncio.to_thread(self._current_id)
+    async def _watch_current(self, known: str | None) -> None:
+        """Follow which snapshot is live, ``known`` before the first was loaded.
+
+        One that was refused is not tried again until another is live, or HUP.
+        """
         while True:
             await asyncio.sleep(self._settings.poll_seconds)
             current = await asyncio.to_thread(self._current_id)
@@ -293,15 +298,18 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Load the live snapshot anew, with the settings and files as they are now."""
-        self._activations.wish(self._current_id())
+        if not self._stopping:
+            self._activations.wish(self._current_id())
 
     def _renew(self) -> None:
         """Start every other process anew, from the program as it is installed now."""
-        if self._keeper is not None:
+        if self._keeper is not None and not self._stopping:
             self._keeper.restart()
         self._reload()
 
     def _scale(self, workers: int) -> None:
+        if self._stopping:
+            return
         self._wanted = min(max(workers, 1), WORKERS_MAX)
         for generation in self._generations:
             if not generation.is_retired and generation.loaded.done():
