@@ -118,6 +118,7 @@ class Supervisor:
             if activating.done():
                 activating.result()
                 self._has_served = True
+                ops.show(self._view(time.monotonic()))
                 self._started(self._port.address, ops.address, self._generations[-1])
                 watching = asyncio.create_task(self._watch_current(current))
             await asyncio.wait({stopping, ticking}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,60 @@
+"""A loader of nothing, whose workers answer nobody; files in its folder say what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from annserve.supervisor.attendance import attend_worker
+from annserve.supervisor.loader import Loader, LoadRefusedError, Post
+from annserve.supervisor.messages import Message
+from annserve.supervisor.orders import LoaderOrders
+
+FOLDER = Path(sys.argv[1])
+
+
+def note(name: str, text: str) -> None:
+    with (FOLDER / name).open("a") as file:
+        file.write(text + "\n")
+
+
+def load(orders: LoaderOrders) -> tuple[None, Message]:
+    note("loads", f"{os.getpid()} {orders.snapshot_id}")
+    chosen = orders.snapshot_id or (FOLDER / "CURRENT").read_text().strip()
+    while (FOLDER / "slow").exists():
+        time.sleep(0.02)
+    if (FOLDER / f"crash-{chosen}").exists():
+        os._exit(9)
+    if (FOLDER / f"refuse-{chosen}").exists():
+        raise LoadRefusedError("SNAPSHOT_CHECKSUM", "a byte is wrong")
+    return None, {"snapshot_id": chosen, "items": 3, "users": 2}
+
+
+def work(_: None, post: Post) -> None:
+    note("forks", f"{os.getpid()} {post.slot} {post.orders.generation} {time.monotonic():.3f}")
+    if (FOLDER / f"fail-slot-{post.slot}").exists() or (FOLDER / f"fail-generation-{post.orders.generation}").exists():
+        os._exit(3)
+    asyncio.run(attend(post))
+
+
+async def attend(post: Post) -> None:
+    leaving = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
+
+    async def tell_health(is_healthy: bool) -> None:
+        note("health", f"{post.slot} {is_healthy}")
+
+    attending = asyncio.create_task(attend_worker(post, calls=lambda: 7, tell_health=tell_health))
+    await leaving.wait()
+    while (FOLDER / "busy").exists():
+        await asyncio.sleep(0.02)
+    attending.cancel()
+
+
+if __name__ == "__main__":
+    _, _, _, argument = sys.argv
+    sys.exit(Loader(LoaderOrders.of(argument), load, work).run())
