@@ -16,10 +16,11 @@ from typing import Final
 
 import typer
 
-from annserve.cli.machine import SHARED_MEMORY, cgroup_limits
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import JsonOption, print_rows
 from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
+from annserve.supervisor.cgroups import cgroup_limits, usable_cpus
+from annserve.supervisor.runtime import SHARED_MEMORY
 
 OPEN_FILES_MIN: Final = 4_096
 PROCESSES_MIN: Final = 256
@@ -84,8 +85,6 @@ def _checked(check: str, look: Callable[[], tuple[str, str]]) -> Finding:
 
 
 def _processors() -> tuple[str, str]:
-    from annserve.supervisor.cpus import usable_cpus
-
     quota = cgroup_limits().processors
     limit = "" if quota is None else f"; the container may use the time of {quota:.3g}"
     return "ok", f"{usable_cpus()} usable of {os.cpu_count()}, each for one worker unless told otherwise{limit}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,7 @@ from annserve.cli.working import work
 from annserve.domain.errors import AnnserveError, SnapshotRefusedError
 from annserve.snapshot.snapshot import Snapshot, load_current, load_snapshot
 from annserve.snapshot.store import SnapshotStore
+from annserve.supervisor.cgroups import cgroup_limits
 from annserve.supervisor.loader import Loader, LoadRefusedError
 from annserve.supervisor.messages import Message
 from annserve.supervisor.orders import LoaderOrders
@@ -52,26 +52,11 @@ def _loaded(store: SnapshotStore, snapshot_id: str | None) -> Snapshot:
 def _refuse_beyond_memory(path: Path) -> None:
     """Refuse a snapshot that would not fit beside what runs now, before any of it is read."""
     needed = int(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) * _HEADROOM)
-    free = min([psutil.virtual_memory().available, *_free_in_groups()])
+    free = psutil.virtual_memory().available
+    in_group = cgroup_limits().memory_free_bytes
+    free = free if in_group is None else min(free, in_group)
     if needed > free:
         raise LoadRefusedError("MEMORY", f"it needs about {needed:,} bytes of memory, {free:,} are free")
-
-
-def _free_in_groups() -> Iterator[int]:
-    """Yield what the memory limits of this process's control groups leave."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        group = root / Path("/proc/self/cgroup").read_text().splitlines()[0].rpartition("::/")[2]
-    except (OSError, IndexError):
-        return
-    while group == root or root in group.parents:
-        try:
-            limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        except OSError:
-            limit = "max"
-        if limit != "max":
-            yield max(int(limit) - int(used), 0)
-        group = group.parent
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from annserve import __version__
 from annserve.domain.errors import AnnserveError
 from annserve.settings import Settings
-from annserve.supervisor.cpus import usable_cpus
+from annserve.supervisor.cgroups import usable_cpus
 from annserve.supervisor.generation import Generation
 from annserve.supervisor.port import PortReservation
 from annserve.supervisor.settings import SupervisorSettings

@@ -1,13 +1,14 @@
-"""What the machine, and the container around this process, let it have."""
+"""What the container around this process lets it have."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - asked for its size
 _ROOT: Final = Path("/")
 _UNLIMITED_BYTES: Final = 1 << 60
 """From here on a limit is what version 1 calls none."""
@@ -19,13 +20,26 @@ class CgroupLimits:
 
     processors: float | None
     memory_bytes: int | None
+    memory_free_bytes: int | None
+    """What the fullest of them has left."""
 
 
 def cgroup_limits(root: Path = _ROOT) -> CgroupLimits:
     """Return the narrowest limits of this process's control groups and those above, of version 2 or 1."""
     quotas = [quota for folder in _folders(root, "cpu") if (quota := _processors(folder)) is not None]
-    limits = [limit for folder in _folders(root, "memory") if (limit := _memory_bytes(folder)) is not None]
-    return CgroupLimits(processors=min(quotas, default=None), memory_bytes=min(limits, default=None))
+    limits = {folder: limit for folder in _folders(root, "memory") if (limit := _memory_bytes(folder)) is not None}
+    return CgroupLimits(
+        processors=min(quotas, default=None),
+        memory_bytes=min(limits.values(), default=None),
+        memory_free_bytes=min((max(limit - _used_bytes(folder), 0) for folder, limit in limits.items()), default=None),
+    )
+
+
+def usable_cpus() -> int:
+    """Return how many processors there are to use, at least 1: those this process may run on, within its quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_limits().processors
+    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
@@ -67,6 +81,11 @@ def _memory_bytes(folder: Path) -> int | None:
     if words is None or words[0] == "max" or int(words[0]) >= _UNLIMITED_BYTES:
         return None
     return int(words[0])
+
+
+def _used_bytes(folder: Path) -> int:
+    words = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+    return int(words[0]) if words else 0
 
 
 def _words(path: Path) -> list[str] | None:

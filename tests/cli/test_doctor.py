@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from annserve.cli import doctor
 from annserve.cli.app import app
-from annserve.cli.machine import CgroupLimits, cgroup_limits
+from annserve.supervisor.cgroups import CgroupLimits, cgroup_limits
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
@@ -33,7 +33,9 @@ def test_limits_of_version_2_are_the_narrowest_up_to_the_mount(tmp_path: Path) -
         },
     )
 
-    assert cgroup_limits(root) == CgroupLimits(processors=1.5, memory_bytes=1_000_000_000)
+    assert cgroup_limits(root) == CgroupLimits(
+        processors=1.5, memory_bytes=1_000_000_000, memory_free_bytes=1_000_000_000
+    )
 
 
 def test_limits_of_version_1_are_read_from_each_controller(tmp_path: Path) -> None:
@@ -47,7 +49,9 @@ def test_limits_of_version_1_are_read_from_each_controller(tmp_path: Path) -> No
         },
     )
 
-    assert cgroup_limits(root) == CgroupLimits(processors=0.5, memory_bytes=3_000_000_000)
+    assert cgroup_limits(root) == CgroupLimits(
+        processors=0.5, memory_bytes=3_000_000_000, memory_free_bytes=3_000_000_000
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,9 @@ def test_limits_of_version_1_are_read_from_each_controller(tmp_path: Path) -> No
     ],
 )
 def test_no_limit_is_told_from_a_limit(tmp_path: Path, contents: dict[str, str]) -> None:
-    assert cgroup_limits(files(tmp_path, contents)) == CgroupLimits(processors=None, memory_bytes=None)
+    assert cgroup_limits(files(tmp_path, contents)) == CgroupLimits(
+        processors=None, memory_bytes=None, memory_free_bytes=None
+    )
 
 
 def test_supervisor_leaves_threads_out() -> None:
@@ -91,3 +97,18 @@ def test_every_check_is_reported(tmp_path: Path) -> None:
     assert {found["hnswlib"], found["lmdb"], found["protobuf"], found["fork safety"]} == {"ok"}
     assert found["snapshot"] == "warning"
     assert done.exit_code == 0
+
+
+def test_what_a_group_has_left_is_its_limit_without_what_it_uses(tmp_path: Path) -> None:
+    group = "sys/fs/cgroup/service"
+    contents = {
+        "proc/self/cgroup": "0::/service\n",
+        f"{group}/memory.max": "1000",
+        f"{group}/memory.current": "400",
+        "sys/fs/cgroup/memory.max": "2000",
+        "sys/fs/cgroup/memory.current": "1900",
+    }
+
+    limits = cgroup_limits(files(tmp_path, contents))
+
+    assert (limits.memory_bytes, limits.memory_free_bytes) == (1_000, 100)
