@@ -6,7 +6,11 @@ import json
 from importlib import resources
 
 SERVICE_CONFIG = (resources.files("annserve_client") / "service_config.json").read_text()
-"""Deadlines and retries, as the server's project ships them for clients in every language."""
+"""Deadlines and retries, as the server's project ships them for clients in every language.
+
+The third attempt comes after 144 ms at the soonest: a connection that is reset while it is made, as by a worker that is
+killed at that moment, is not tried again before 100 to 120 ms have gone by, whatever the back-off asked for.
+"""
 
 _METHOD_CONFIGS = json.loads(SERVICE_CONFIG)["methodConfig"]
 
