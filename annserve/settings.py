@@ -129,6 +129,12 @@ class Settings(BaseSettings):
         default=False,
         description="Whether admin_address may be one that other machines reach: it asks nobody who he is.",
     )
+    calls_max: int = Field(
+        default=512,
+        ge=1,
+        le=100_000,
+        description="How many calls a worker may have under way; more are refused as OVERLOADED.",
+    )
     reflection: bool = Field(default=True, description="Whether gRPC reflection lists the services to tools.")
     log_level: str = Field(
         default="INFO",

@@ -25,6 +25,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         answer_ttl_ms=settings.answer_ttl_ms,
         personal_answer_ttl_ms=settings.personal_answer_ttl_ms,
         reflection=settings.reflection,
+        calls_max=settings.calls_max,
         is_worker=True,
     )
     keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot)

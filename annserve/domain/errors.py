@@ -8,6 +8,7 @@
     ├── SnapshotNotHereError            a pinned snapshot is not the one being served
     ├── NoSnapshotError                 nothing to serve yet
     ├── DeadlineExceededError           the caller's time is up
+    ├── OverloadedError                 more is asked than can be answered in time
     ├── FoldInUnavailableError          the snapshot has no fold-in constants
     ├── NoCatalogError                  metadata or a filter is asked for, and there is no catalogue
     ├── CatalogUnavailableError         the catalogue does not answer, or knows too old a state
@@ -118,6 +119,20 @@ class DeadlineExceededError(AnnserveError):
 
     def __init__(self, stage: str) -> None:
         super().__init__(f"the deadline passed during {stage}", stage=stage)
+
+
+class OverloadedError(AnnserveError):
+    """More is asked of this worker than it can answer in time; ``cause``, one word, says what is short."""
+
+    reason = "OVERLOADED"
+
+    THREADS: ClassVar = "threads"
+    """For searches that take long."""
+    CALLS: ClassVar = "calls"
+    """Those that may be under way."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"too much is asked at once, short of {cause}; another worker may have time", cause=cause)
 
 
 class FoldInUnavailableError(AnnserveError):

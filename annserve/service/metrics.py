@@ -122,7 +122,9 @@ class Metrics:
         try:
             while True:
                 self.publish()
+                due_at = time.monotonic() + PUBLISH_SECONDS
                 await asyncio.sleep(PUBLISH_SECONDS)
+                self.loop_wait(max(time.monotonic() - due_at, 0.0))
         finally:
             self.publish()
 

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from annserve.domain.deadline import Deadline
-from annserve.domain.errors import AnnserveError, InvalidArgumentError
+from annserve.domain.errors import AnnserveError, DeadlineExceededError, InvalidArgumentError, OverloadedError
 from annserve.domain.ports import Recommender
 from annserve.service import convert
+from annserve.service.admission import Admission
 from annserve.service.answers import Answers, Method, answer_into
 from annserve.service.calls import CODES, Context, abort, decoder, encode, logged_status
 from annserve.service.metrics import Metrics
@@ -42,11 +43,13 @@ class RecommendationServicer:
         deadline_max_ms: int,
         answers: Answers | None = None,
         metrics: Metrics | None = None,
+        calls_max: int = 512,
     ) -> None:
         """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``."""
         self._recommender = recommender
         self._answers = answers or Answers(recommender)
         self._metrics = metrics or Metrics()
+        self._admission = Admission(calls_max, self._metrics)
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
 
@@ -90,6 +93,8 @@ class RecommendationServicer:
         remaining: float | None = context.time_remaining()
         if remaining is None:
             return Deadline.after(self._deadline_max_seconds)
+        if remaining <= 0.0:
+            raise DeadlineExceededError("waiting for its turn")
         margin = min(margin_seconds, remaining / 10)
         return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
 
@@ -100,8 +105,12 @@ class RecommendationServicer:
             began, code = time.perf_counter(), "CANCELLED"
             self.calls_under_way += 1
             try:
+                self._admission.check(self.calls_under_way)
                 answer = await method(data, context)
                 code = "OK"
+            except OverloadedError as error:
+                code = "UNAVAILABLE"
+                await self._admission.refuse(context, error)
             except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
                 request_id = request_id_of(context)
                 status = logged_status(error, request_id)

@@ -15,6 +15,8 @@ class ServerSettings:
     """How long a call may take, whatever its own deadline."""
     drain_grace_ms: int = 10_000
     """How long calls under way may go on once the server stops."""
+    calls_max: int = 512
+    """How many calls may be under way; more are refused."""
     answer_ttl_ms: int = 10_000
     """How long an answer is kept, where there is a cache; 0 keeps none."""
     personal_answer_ttl_ms: int = 2_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -25,6 +26,9 @@ FIELD_BYTES_MAX: Final = 192
 """The length of a field's path, which is made of our own words: room for the longest in a filter at every limit."""
 
 RETRY_AFTER_SECONDS: Final = 1
+
+RETRY_SOON_MS: Final = (40, 120)
+"""When to try again after a refusal for want of time: soon enough for two more tries within a call's 300 ms."""
 
 Details = Callable[[AnnserveError], Iterable[Message]]
 
@@ -66,6 +70,12 @@ def _retry_later(_error: AnnserveError) -> Iterable[Message]:
     yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER_SECONDS))
 
 
+def _retry_soon(_error: AnnserveError) -> Iterable[Message]:
+    delay = Duration()
+    delay.FromMilliseconds(random.randint(*RETRY_SOON_MS))  # noqa: S311 - spread, not secrecy
+    yield error_details_pb2.RetryInfo(retry_delay=delay)
+
+
 TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
     errors.InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
     errors.UnknownItemError: (grpc.StatusCode.NOT_FOUND, _resource("item", "item_id")),
@@ -73,6 +83,7 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
     errors.SnapshotNotHereError: (grpc.StatusCode.NOT_FOUND, _resource("snapshot", "wanted_id")),
     errors.NoSnapshotError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
     errors.DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),
+    errors.OverloadedError: (grpc.StatusCode.UNAVAILABLE, _retry_soon),
     errors.FoldInUnavailableError: (
         grpc.StatusCode.FAILED_PRECONDITION,
         _precondition("snapshot", "snapshot_id", "a snapshot built with fold-in constants"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,7 @@ async def setting(recommender: SnapshotRecommender) -> Setting:
     metadata = MetadataReader(store, bitmaps, settings)  # type: ignore[arg-type]
     engine = CatalogRecommender(
         recommender,
-        Workbench(ThreadPoolExecutor(1)),
+        Workbench(ThreadPoolExecutor(1), wait_seconds_max=math.inf),  # Costs are pretended here.
         store,  # type: ignore[arg-type]  # A twin has only what the engine uses.
         bitmaps,
         builder,

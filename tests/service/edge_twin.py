@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,9 @@ class TwinRecommender:
 
     def __init__(self, executor_threads: int = 2) -> None:
         self.schema: Schema | None = None
-        self._workbench = Workbench(ThreadPoolExecutor(executor_threads, thread_name_prefix="annserve-search"))
+        self._workbench = Workbench(
+            ThreadPoolExecutor(executor_threads, thread_name_prefix="annserve-search"), executor_threads
+        )
         self.error: Exception | None = None
         self.cost_us = 10.0
         self.queries: list[Query] = []
@@ -41,9 +44,17 @@ class TwinRecommender:
         self.gate: threading.Event | None = None
         """What an answer waits for, after those of the first `free_count` questions."""
         self.free_count = 0
+        self.slow: asyncio.Event | None = None
+        """What an answer waits for on the loop, counted."""
+        self.slow_count = 0
         self.entered = threading.Event()
         self.rests_on: Basis | None = Basis()
         self.changed_at: dict[str, float] = {}
+
+    @property
+    def queued_count(self) -> int:
+        """How many answers are worked out in threads, or wait for one."""
+        return self._workbench._job_count
 
     def basis(self, query: Query) -> Basis | None:
         assert isinstance(query, Query)
@@ -53,6 +64,9 @@ class TwinRecommender:
         return not any(self.changed_at.get(item_id, as_of) > as_of for item_id in item_ids)
 
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+        if self.slow is not None:
+            self.slow_count += 1
+            await self.slow.wait()
         return await self._workbench.run(self.cost_us, lambda _: self.answered(query, deadline), deadline)
 
     def answered(self, query: Query, deadline: Deadline) -> Answer:

@@ -86,6 +86,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_NOT_ENABLED: _ErrorReason.ValueType  # 17
     """FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`."""
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 18
+    """UNAVAILABLE: more is asked of the worker that the call came to than it can answer in time; nothing was done. A
+    `google.rpc.RetryInfo` and the trailer `grpc-retry-pushback-ms`, which client libraries obey, say when to try again:
+    after some tens of milliseconds, another worker may have time. There is no request id. Metadata: `cause`, `threads`
+    (for searches that take long) or `calls` (too many are under way).
+
+    A worker that has not even time to refuse ends calls as CANCELLED, without details; they may be retried too.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
@@ -162,4 +170,12 @@ again. Of `AdminService` alone. Metadata: `problem`.
 """
 ERROR_REASON_NOT_ENABLED: ErrorReason.ValueType  # 17
 """FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`."""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
+"""UNAVAILABLE: more is asked of the worker that the call came to than it can answer in time; nothing was done. A
+`google.rpc.RetryInfo` and the trailer `grpc-retry-pushback-ms`, which client libraries obey, say when to try again:
+after some tens of milliseconds, another worker may have time. There is no request id. Metadata: `cause`, `threads`
+(for searches that take long) or `calls` (too many are under way).
+
+A worker that has not even time to refuse ends calls as CANCELLED, without details; they may be retried too.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,58 @@
+"""Turning calls away for as little as can be, and saying when to come again.
+
+What a call needs is known once it is read, so most are refused there: `engine.workbench` refuses what would wait for a
+thread for too long, while what needs none is answered. Here are the bound of calls under way, and the reply.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from typing import Final, Never, TypeAlias
+
+import grpc
+from google.rpc import error_details_pb2
+
+from annserve.domain.errors import OverloadedError
+from annserve.service.calls import Context
+from annserve.service.metrics import Metrics
+from annserve.service.status import status_of
+
+_VARIANTS: Final = 16
+"""Replies to choose from: callers that were refused together shall not come back together."""
+
+_Reply: TypeAlias = tuple[str, tuple[tuple[str, str | bytes], ...]]
+
+
+class Admission:
+    """Bounds how many calls a worker has under way."""
+
+    def __init__(self, calls_max: int, metrics: Metrics) -> None:
+        """Let in ``calls_max`` calls at a time; count in ``metrics`` what is turned away."""
+        self._calls_max = calls_max
+        self._metrics = metrics
+
+    def check(self, calls_under_way: int) -> None:
+        """Raise OverloadedError when a call is one too many, itself included in ``calls_under_way``."""
+        if calls_under_way > self._calls_max:
+            raise OverloadedError(OverloadedError.CALLS)
+
+    async def refuse(self, context: Context, error: OverloadedError) -> Never:
+        """End a call as ``error`` says; without a request id, which takes as long to find out as the rest of this."""
+        self._metrics.rejected(error.metadata["cause"])
+        message, trailing_metadata = random.choice(_replies(error.metadata["cause"]))  # noqa: S311 - spread, not secrecy
+        await context.abort(grpc.StatusCode.UNAVAILABLE, message, trailing_metadata)
+
+
+@cache
+def _replies(cause: str) -> list[_Reply]:
+    return [_reply(OverloadedError(cause)) for _ in range(_VARIANTS)]
+
+
+def _reply(error: OverloadedError) -> _Reply:
+    status, retry = status_of(error, ""), error_details_pb2.RetryInfo()
+    (detail,) = [detail for detail in status.details if detail.Is(retry.DESCRIPTOR)]
+    detail.Unpack(retry)
+    pushback_ms = str(retry.retry_delay.ToMilliseconds())
+    details = status.SerializeToString()
+    return status.message, (("grpc-status-details-bin", details), ("grpc-retry-pushback-ms", pushback_ms))
