@@ -1,0 +1,422 @@
+#!/usr/bin/env python3
+"""What an instance lives through under load, and whether it keeps its promises: `tests/chaos` at full length.
+
+Each switch is a trial of its own; a goal that is missed is named, and the exit code is 1. Calls are the shipped
+client's, with its own deadline and retries, and every answer is compared with exact scores of its snapshot.
+
+    .venv/bin/python loadtest/instance.py --kills 100 --minutes 2
+    .venv/bin/python loadtest/instance.py --swaps 50 --bad 1000 --drains 20 --terms 10
+    .venv/bin/python loadtest/instance.py --zipf --memory --snapshots FOLDER     # builds 100,000 items there, once
+    .venv/bin/python loadtest/instance.py --soak 15 [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# The tests' own instances and traffic; they are no package.
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import grpc
+import numpy as np
+import psutil
+from checked_traffic import errors, percentile_ms, two_snapshots
+from edge import METHOD_PATH, random_model
+from instance_trials import (
+    Rig,
+    kill_keeper,
+    kill_workers,
+    offer_damaged,
+    p99_ratio,
+    pss_bytes,
+    restart_workers,
+    rigged,
+    swap_to_and_fro,
+)
+from instances import Instance, instance
+from prometheus_client.parser import text_string_to_metric_families
+
+from annserve.cli.output import print_json, print_rows, say
+from annserve.snapshot.build import build_snapshot
+from annserve.snapshot.snapshot import load_current
+from annserve.snapshot.store import SnapshotStore
+from annserve.v1 import recommendation_service_pb2 as messages
+
+BACK_SECONDS = 2.0
+P99_RATIO_MAX = 2.0
+SKEWED_P99_RATIO_MAX = 1.5
+RATE_KEPT_MIN = 0.9
+LARGE_ITEM_COUNT = 100_000
+MEMORY_RATIO, MEMORY_BYTES_EACH = 1.2, 40e6
+"""N workers may take so much of what one takes, and so much more each."""
+ZIPF_ITEM_COUNT = 5_000
+ZIPF_CHANNELS, ZIPF_IN_FLIGHT = 16, 32
+ZIPF_CALLS = 2_000
+WARM_UP_CALLS = 300
+
+Row = dict[str, Any]
+
+
+class Report:
+    """Tables, and the goals that were missed."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[Row]] = {}
+        self.missed: list[str] = []
+
+    def add(self, title: str, rows: Sequence[Row]) -> None:
+        """Add a table, and print it for people who wait."""
+        self.tables[title] = list(rows)
+        if not self.is_quiet:
+            print_rows(list(rows), as_json=False, title=title)
+
+    is_quiet = False
+
+    def require(self, holds: bool, goal: str) -> None:
+        """Note that ``goal`` is missed unless it ``holds``."""
+        if not holds:
+            self.missed.append(goal)
+            say(f"missed: {goal}")
+
+
+def main() -> None:
+    """Try, print, leave nothing running; exit with 1 when a goal was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=0, help="workers to kill")
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long the killing takes")
+    parser.add_argument("--drains", type=int, default=0, help="workers to have restarted")
+    parser.add_argument("--terms", type=int, default=0, help="instances to stop by TERM")
+    parser.add_argument("--swaps", type=int, default=0, help="changes of snapshots")
+    parser.add_argument("--bad", type=int, default=0, help="damaged snapshots to offer")
+    parser.add_argument("--zipf", action="store_true", help="skewed load beside uniform load")
+    parser.add_argument("--memory", action="store_true", help="what 1, 2 and 4 workers take")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="swaps and kills for so long")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="numbers of workers for --zipf")
+    parser.add_argument("--rate", type=float, default=200.0, help="calls a second of the checked traffic")
+    parser.add_argument("--timeout", type=float, help="seconds a checked call may take, instead of the client's own")
+    parser.add_argument("--snapshots", type=Path, help="where large snapshots are, or are built and kept")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    report = Report()
+    report.is_quiet = arguments.json
+    with tempfile.TemporaryDirectory() as scratch:
+        trials = Trials(arguments, report, Path(scratch))
+        for name in ("kills", "drains", "terms", "swaps", "bad", "zipf", "memory", "soak"):
+            if getattr(arguments, name):
+                getattr(trials, name)()
+    if arguments.json:
+        print_json({"tables": report.tables, "missed": report.missed})
+    sys.exit(bool(report.missed))
+
+
+class Trials:
+    """The trials, by the names of their switches."""
+
+    def __init__(self, arguments: argparse.Namespace, report: Report, scratch: Path) -> None:
+        self._arguments = arguments
+        self._report = report
+        self._scratch = scratch
+        self._small: tuple[Path, tuple[str, str]] | None = None
+
+    def _rigged(self, **environment: str) -> Any:
+        if self._small is None:
+            root = self._scratch / "small"
+            self._small = root, two_snapshots(root)
+        root, snapshot_ids = self._small
+        # Whatever the trial before left.
+        SnapshotStore(root).activate(snapshot_ids[1])
+        arguments = self._arguments
+        return rigged(
+            root, snapshot_ids, self._folder(), rate=arguments.rate, timeout_seconds=arguments.timeout, **environment
+        )
+
+    def _folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._scratch))
+
+    def _told(self, rig: Rig, what: str, rows: Row) -> None:
+        """Report what calls and probes lived through; nobody may have noticed anything."""
+        traffic, probes = rig.traffic, rig.probes
+        row = {
+            "calls": len(traffic.calls),
+            "failed": len(traffic.failed),
+            "wrong": len(traffic.invalid),
+            "p50_ms": percentile_ms(traffic.calls, 50),
+            "p99_ms": percentile_ms(traffic.calls, 99),
+            "longest_ms": percentile_ms(traffic.calls, 100),
+            "probes": probes.count,
+            "probes failed": len(probes.failures),
+            "longest probe ms": round(probes.seconds_max * 1e3, 1),
+        }
+        self._report.add(what, [rows | row])
+        for error, count in errors(traffic.calls).items():
+            say(f"{count} x {error}")
+        self._report.require(not traffic.failed, f"{what}: no call fails")
+        self._report.require(not traffic.invalid, f"{what}: no answer is wrong")
+        self._report.require(not probes.failures, f"{what}: probes are answered ({probes.failures[:2]})")
+
+    def kills(self) -> None:
+        """Kill workers."""
+        count = self._arguments.kills
+        with self._rigged() as rig:
+            back = kill_workers(rig, count, self._arguments.minutes * 60 / count)
+        row = {"kills": count, "back p50 s": _rounded(statistics.median(back)), "back longest s": _rounded(max(back))}
+        self._told(rig, f"{count} SIGKILLs of workers", row)
+        self._report.require(max(back) < BACK_SECONDS, f"killed workers are replaced within {BACK_SECONDS} s")
+
+    def drains(self) -> None:
+        """Have workers restarted, and the keeper killed."""
+        with self._rigged() as rig:
+            restart_workers(rig, self._arguments.drains)
+            back = [kill_keeper(rig) for _ in range(3)]
+        self._told(
+            rig,
+            f"{self._arguments.drains} restarts of workers, 3 SIGKILLs of the keeper",
+            {"keeper back longest s": _rounded(max(back))},
+        )
+
+    def terms(self) -> None:
+        """Stop instances while calls are under way."""
+        delay_seconds, rows = 1.0, []
+        for _ in range(self._arguments.terms):
+            with self._rigged(ANNSERVE_DRAIN_DELAY_MS=str(round(delay_seconds * 1_000))) as rig:
+                told = time.monotonic()
+                rig.instance.process.send_signal(signal.SIGTERM)
+                code = rig.instance.process.wait(30)
+                seconds = time.monotonic() - told
+            begun_before = rig.traffic.between(0.0, told + delay_seconds)
+            rows.append(
+                {
+                    "exit code": code,
+                    "seconds to exit": _rounded(seconds),
+                    "calls begun before": len(begun_before),
+                    "failed of them": sum(bool(call.error) for call in begun_before),
+                    "wrong": len(rig.traffic.invalid),
+                }
+            )
+        self._report.add(f"TERM, calls taken for {delay_seconds:g} s more", rows)
+        self._report.require(
+            not any(row["exit code"] or row["failed of them"] or row["wrong"] for row in rows),
+            "TERM fails no call that was begun before",
+        )
+
+    def swaps(self) -> None:
+        """Move ``CURRENT`` to and fro."""
+        count = self._arguments.swaps
+        with self._rigged() as rig:
+            time.sleep(5.0)
+            begun = time.monotonic()
+            one = sum(pss_bytes(rig.instance).values())
+            swaps = swap_to_and_fro(rig, count, measure_memory=True)
+        seconds = [swap.seconds for swap in swaps]
+        ratio = p99_ratio(rig, begun, [(swap.began, swap.ended) for swap in swaps])
+        row = {
+            "swaps": count,
+            "until all new p50 s": _rounded(statistics.median(seconds)),
+            "longest s": _rounded(max(seconds)),
+            "p99 beside quiet": ratio,
+            "Pss MB": round(one / 1e6),
+            "Pss MB at most": round(max(swap.pss_bytes for swap in swaps) / 1e6),
+        }
+        self._told(rig, f"{count} swaps", row)
+        self._report.require(ratio <= P99_RATIO_MAX, f"p99 while snapshots change is within {P99_RATIO_MAX}x")
+
+    def bad(self) -> None:
+        """Offer damaged snapshots."""
+        count = self._arguments.bad
+        with self._rigged() as rig:
+            quiet = time.monotonic()
+            time.sleep(5.0)
+            begun = time.monotonic()
+            causes = offer_damaged(rig, count)
+            ended = time.monotonic()
+        rate = len(rig.traffic.between(begun, ended)) / (ended - begun)
+        kept = rate / (len(rig.traffic.between(quiet, begun)) / (begun - quiet))
+        self._report.add(
+            "what damaged snapshots were refused with",
+            [{"damage and reason": cause, "times": causes.count(cause)} for cause in sorted(set(causes))],
+        )
+        row = {"offered": count, "refused": len(causes), "rate kept": _rounded(kept)}
+        self._told(rig, f"{count} damaged snapshots", row | {"seconds each": _rounded((ended - begun) / count)})
+        self._report.require(kept >= RATE_KEPT_MIN, f"the rate of calls stays above {RATE_KEPT_MIN:.0%}")
+
+    def soak(self) -> None:
+        """Swap and kill for a long time, and look what grows."""
+        rows: list[Row] = []
+        with self._rigged() as rig:
+            begun = time.monotonic()
+            while (spent := time.monotonic() - begun) < self._arguments.soak * 60:
+                swap_to_and_fro(rig, 2)
+                kill_workers(rig, 2, 2.0)
+                rows.append({"minute": _rounded(spent / 60)} | _resources(rig.instance))
+        self._told(rig, f"soak of {self._arguments.soak:g} minutes", {"rounds": len(rows)})
+        self._report.add("soak", rows[:: max(len(rows) // 15, 1)])
+        half = rows[len(rows) // 3 :]
+        for name in ("descriptors", "threads", "supervisor MB", "keeper MB"):
+            grown = half[-1][name] - half[0][name]
+            self._report.require(grown <= max(0.05 * half[0][name], 3), f"{name} stay as they are (grew by {grown:g})")
+
+    # With a large snapshot.
+
+    def _large(self) -> Path:
+        root: Path = self._arguments.snapshots or self._scratch / "large"
+        if SnapshotStore(root).current_id() is None:
+            say(f"building {LARGE_ITEM_COUNT:,} items in {root}: minutes")
+            build_snapshot(random_model(LARGE_ITEM_COUNT, 64), SnapshotStore(root))
+        return root
+
+    def memory(self) -> None:
+        """Compare what workers take together with what one takes."""
+        root, rows = self._large(), []
+        snapshot = load_current(SnapshotStore(root)).snapshot
+        item_ids = [snapshot.items.id(row) for row in range(ZIPF_ITEM_COUNT)]
+        del snapshot
+        for workers in (1, 2, 4):
+            with instance(root, self._folder(), workers=workers) as running:
+                asyncio.run(driven(running.address, item_ids, np.arange(2_000) % len(item_ids)))
+                taken = pss_bytes(running)
+                names = {pid: " ".join(psutil.Process(pid).cmdline()) for pid in taken}
+            serving = sum(size for pid, size in taken.items() if "loader" in names[pid] or "worker" in names[pid])
+            first = serving if not rows else rows[0]["loader and workers MB"] * 1e6
+            bound = MEMORY_RATIO * first + MEMORY_BYTES_EACH * workers
+            rows.append(
+                {
+                    "workers": workers,
+                    "loader and workers MB": round(serving / 1e6, 1),
+                    "at most MB": round(bound / 1e6, 1),
+                    "keeper and supervisor MB": round((sum(taken.values()) - serving) / 1e6, 1),
+                }
+            )
+            self._report.require(serving <= bound, f"{workers} workers share the snapshot's memory")
+        self._report.add("memory, proportional shares", rows)
+
+    def zipf(self) -> None:
+        """Compare skewed with uniform load."""
+        root, rows = self._large(), []
+        snapshot = load_current(SnapshotStore(root)).snapshot
+        item_ids = [snapshot.items.id(row) for row in range(ZIPF_ITEM_COUNT)]
+        del snapshot
+        for workers in self._arguments.workers:
+            for option in ("--shared-cache", "--no-shared-cache"):
+                p99: dict[str, float] = {}
+                for load, choose in LOADS.items():
+                    # An instance of its own for each: nothing is kept of the load before.
+                    with instance(root, self._folder(), option, workers=workers) as running:
+                        row = _zipf_row(running, item_ids, choose)
+                    p99[load] = row["p99_ms"]
+                    row["p99 beside uniform"] = _rounded(row["p99_ms"] / p99["uniform"])
+                    rows.append({"workers": workers, "cache": option[2:], "load": load} | row)
+                    goal = f"{load}, {workers} workers, {option}: p99 within {SKEWED_P99_RATIO_MAX}x of uniform"
+                    self._report.require(row["p99 beside uniform"] <= SKEWED_P99_RATIO_MAX, goal)
+        self._report.add(f"Similar over {ZIPF_ITEM_COUNT:,} items, {ZIPF_IN_FLIGHT} calls in flight", rows)
+
+
+def _uniform(chance: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return chance.integers(0, ZIPF_ITEM_COUNT, count)
+
+
+def _zipf(chance: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    shares = np.arange(1, ZIPF_ITEM_COUNT + 1) ** -1.1
+    return chance.choice(ZIPF_ITEM_COUNT, count, p=shares / shares.sum())
+
+
+def _one_hot(chance: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    places = _uniform(chance, count)
+    places[chance.random(count) < 0.3] = 0
+    return places
+
+
+Choice = Callable[[np.random.Generator, int], "np.ndarray[Any, np.dtype[np.int64]]"]
+LOADS: Mapping[str, Choice] = {"uniform": _uniform, "Zipf(1.1)": _zipf, "30 % on one item": _one_hot}
+
+
+def _zipf_row(running: Instance, item_ids: Sequence[str], choose: Choice) -> Row:
+    chance = np.random.default_rng(0)
+    # Connections are made, and imports are through, before anything counts.
+    asyncio.run(driven(running.address, item_ids, choose(chance, WARM_UP_CALLS)))
+    before = _counted(running)
+    begun = time.monotonic()
+    seconds = asyncio.run(driven(running.address, item_ids, choose(chance, ZIPF_CALLS * 5)))
+    spent = time.monotonic() - begun
+    time.sleep(1.5)  # Workers publish what they counted once a second.
+    counted = {name: count - before.get(name, 0.0) for name, count in _counted(running).items()}
+    looked = sum(count for name, count in counted.items() if name.startswith("cache:"))
+    hits = looked - counted.get("cache:miss", 0.0)
+    return {
+        "calls_per_second": round(len(seconds) / spent),
+        "p50_ms": round(float(np.percentile(seconds, 50)) * 1e3, 2),
+        "p99_ms": round(float(np.percentile(seconds, 99)) * 1e3, 2),
+        "hit ratio": _rounded(hits / looked) if looked else None,
+        "searches a call": _rounded(counted.get("searches", 0.0) / len(seconds)),
+    }
+
+
+def _counted(running: Instance) -> dict[str, float]:
+    """Return what the instance's workers have counted."""
+    with urllib.request.urlopen(f"http://{running.ops_address}/metrics", timeout=5.0) as answer:
+        text = answer.read().decode()
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "annserve_cache_requests_total":
+                found[f"cache:{sample.labels['result']}"] = sample.value
+            elif sample.name == "annserve_search_seconds_count":
+                found["searches"] = found.get("searches", 0.0) + sample.value
+    return found
+
+
+async def driven(address: str, item_ids: Sequence[str], places: np.ndarray[Any, np.dtype[np.int64]]) -> list[float]:
+    """Ask about one item after another, many at a time; return how many seconds each call took."""
+    bodies = {int(place): messages.SimilarRequest(item_ids=[item_ids[place]]).SerializeToString() for place in places}
+    waiting, seconds = iter(places.tolist()), list[float]()
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(address, options) for _ in range(ZIPF_CHANNELS)]
+
+    async def ask(channel: grpc.aio.Channel) -> None:
+        call: Any = channel.unary_unary(METHOD_PATH)
+        for place in waiting:
+            begun = time.perf_counter()
+            await call(bodies[place], timeout=10.0)
+            seconds.append(time.perf_counter() - begun)
+
+    await asyncio.gather(*(ask(channels[number % ZIPF_CHANNELS]) for number in range(ZIPF_IN_FLIGHT)))
+    await asyncio.gather(*(channel.close() for channel in channels))
+    return seconds
+
+
+def _resources(running: Instance) -> Row:
+    """Return what the instance's processes hold."""
+    shares, rows = pss_bytes(running), {"descriptors": 0, "threads": 0}
+    keeper = running.keeper_pid()
+    for pid in shares:
+        try:
+            process = psutil.Process(pid)
+            rows["descriptors"] += process.num_fds()
+            rows["threads"] += process.num_threads()
+        except psutil.NoSuchProcess:
+            continue
+    return rows | {
+        "processes": len(shares),
+        "supervisor MB": round(shares[running.process.pid] / 1e6, 1),
+        "keeper MB": round(shares.get(keeper or 0, 0) / 1e6, 1),
+        "all MB": round(sum(shares.values()) / 1e6, 1),
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(value, 2)
+
+
+if __name__ == "__main__":
+    main()
