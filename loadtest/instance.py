@@ -22,6 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,16 @@ Row = dict[str, Any]
 class Report:
     """Tables, and the goals that were missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quiet: bool) -> None:
         self.tables: dict[str, list[Row]] = {}
         self.missed: list[str] = []
+        self._is_quiet = is_quiet
 
     def add(self, title: str, rows: Sequence[Row]) -> None:
         """Add a table, and print it for people who wait."""
         self.tables[title] = list(rows)
-        if not self.is_quiet:
+        if not self._is_quiet:
             print_rows(list(rows), as_json=False, title=title)
-
-    is_quiet = False
 
     def require(self, holds: bool, goal: str) -> None:
         """Note that ``goal`` is missed unless it ``holds``."""
@@ -109,8 +109,7 @@ def main() -> None:
     parser.add_argument("--snapshots", type=Path, help="where large snapshots are, or are built and kept")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    report = Report()
-    report.is_quiet = arguments.json
+    report = Report(is_quiet=arguments.json)
     with tempfile.TemporaryDirectory() as scratch:
         trials = Trials(arguments, report, Path(scratch))
         for name in ("kills", "drains", "terms", "swaps", "bad", "zipf", "memory", "soak"):
@@ -130,7 +129,7 @@ class Trials:
         self._scratch = scratch
         self._small: tuple[Path, tuple[str, str]] | None = None
 
-    def _rigged(self, **environment: str) -> Any:
+    def _rigged(self, drain_delay_ms: int = 0) -> AbstractContextManager[Rig]:
         if self._small is None:
             root = self._scratch / "small"
             self._small = root, two_snapshots(root)
@@ -139,7 +138,12 @@ class Trials:
         SnapshotStore(root).activate(snapshot_ids[1])
         arguments = self._arguments
         return rigged(
-            root, snapshot_ids, self._folder(), rate=arguments.rate, timeout_seconds=arguments.timeout, **environment
+            root,
+            snapshot_ids,
+            self._folder(),
+            rate=arguments.rate,
+            timeout_seconds=arguments.timeout,
+            ANNSERVE_DRAIN_DELAY_MS=str(drain_delay_ms),
         )
 
     def _folder(self) -> Path:
@@ -190,7 +194,7 @@ class Trials:
         """Stop instances while calls are under way."""
         delay_seconds, rows = 1.0, []
         for _ in range(self._arguments.terms):
-            with self._rigged(ANNSERVE_DRAIN_DELAY_MS=str(round(delay_seconds * 1_000))) as rig:
+            with self._rigged(round(delay_seconds * 1_000)) as rig:
                 told = time.monotonic()
                 rig.instance.process.send_signal(signal.SIGTERM)
                 code = rig.instance.process.wait(30)
@@ -278,7 +282,8 @@ class Trials:
 
     def memory(self) -> None:
         """Compare what workers take together with what one takes."""
-        root, rows = self._large(), []
+        root = self._large()
+        rows: list[Row] = []
         snapshot = load_current(SnapshotStore(root)).snapshot
         item_ids = [snapshot.items.id(row) for row in range(ZIPF_ITEM_COUNT)]
         del snapshot
@@ -303,7 +308,8 @@ class Trials:
 
     def zipf(self) -> None:
         """Compare skewed with uniform load."""
-        root, rows = self._large(), []
+        root = self._large()
+        rows: list[Row] = []
         snapshot = load_current(SnapshotStore(root)).snapshot
         item_ids = [snapshot.items.id(row) for row in range(ZIPF_ITEM_COUNT)]
         del snapshot
