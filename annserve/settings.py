@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -140,4 +141,13 @@ class Settings(BaseSettings):
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
         description="The least severe level that is logged: DEBUG, INFO, WARNING or ERROR.",
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="How it is written: json, text, or text where standard error is a terminal."
+    )
+    log_share: float = Field(
+        default=0.001,
+        ge=0.0,
+        le=1.0,
+        description="Of calls that were answered, how many are logged; of those that were not all are.",
     )

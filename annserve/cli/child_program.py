@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import TypeVar
 
 from setproctitle import setproctitle
 
+from annserve.service.logs import configure_logs
 from annserve.settings import Settings
 from annserve.supervisor.orders import FLAG, KeeperOrders
 
@@ -23,5 +23,6 @@ def begun(kind: type[Orders], name: str) -> tuple[Orders, Settings]:
     # One thread of mathematics in each of several processes; and no threads before a fork.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     settings = Settings()
-    logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s")
+    # A loader has no threads: it forks.
+    configure_logs(name, settings.log_level, settings.log_format, in_thread=name == "keeper")
     return kind.of(sys.argv[2]), settings

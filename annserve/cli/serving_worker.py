@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
+from annserve.service.logs import configure_logs
 from annserve.service.metrics import Metrics, share_metrics
 from annserve.service.process_metrics import follow_process
 from annserve.service.server import Server, serve
@@ -18,6 +21,8 @@ from annserve.supervisor.loader import Post
 def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     """Serve on the instance's port until told to leave, then drain."""
     orders = post.orders
+    # Only now, for the same reason: it has a thread.
+    log = configure_logs(f"worker {post.slot}", settings.log_level, settings.log_format, in_thread=True)
     server_settings = ServerSettings(
         address=orders.address,
         deadline_max_ms=settings.deadline_max_ms,
@@ -26,6 +31,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         personal_answer_ttl_ms=settings.personal_answer_ttl_ms,
         reflection=settings.reflection,
         calls_max=settings.calls_max,
+        log_share=settings.log_share,
         is_worker=True,
     )
     keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot)
@@ -42,6 +48,13 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     share_metrics(orders.runtime_folder / "metrics", str(post.slot))
     cache = SharedCache(orders.runtime_folder / "cache" if settings.shared_cache else None)
     metrics = Metrics()
+    if log is not None:
+        metrics.follow_counts(
+            "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
+        )
     follow_process(metrics, str(post.slot))
     opened = opened_recommender(snapshot, settings, source, keeper, metrics)
-    serve(server_settings, opened, attend=attend, cache=cache, metrics=metrics)
+    try:
+        serve(server_settings, opened, attend=attend, cache=cache, metrics=metrics)
+    finally:
+        logging.shutdown()

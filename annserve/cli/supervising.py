@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
 
 from annserve import __version__
 from annserve.domain.errors import AnnserveError
+from annserve.service.logs import configure_logs
 from annserve.settings import Settings
 from annserve.supervisor.cgroups import usable_cpus
 from annserve.supervisor.generation import Generation
@@ -27,7 +27,7 @@ _ROOM_BYTES = 8 << 20
 def main() -> None:
     """Run an instance until a signal ends it."""
     settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s supervisor %(name)s: %(message)s")
+    configure_logs("supervisor", settings.log_level, settings.log_format, in_thread=True)
     room_bytes = _ROOM_BYTES + (settings.shared_cache_bytes if settings.shared_cache else 0)
     supervisor = Supervisor(
         SupervisorSettings(

@@ -15,7 +15,6 @@ from google.rpc import error_details_pb2
 
 from annserve.domain.errors import OverloadedError
 from annserve.service.calls import Context
-from annserve.service.metrics import Metrics
 from annserve.service.status import status_of
 
 _VARIANTS: Final = 16
@@ -27,21 +26,20 @@ _Reply: TypeAlias = tuple[str, tuple[tuple[str, str | bytes], ...]]
 class Admission:
     """Bounds how many calls a worker has under way."""
 
-    def __init__(self, calls_max: int, metrics: Metrics) -> None:
-        """Let in ``calls_max`` calls at a time; count in ``metrics`` what is turned away."""
+    def __init__(self, calls_max: int) -> None:
+        """Let in ``calls_max`` calls at a time."""
         self._calls_max = calls_max
-        self._metrics = metrics
 
     def check(self, calls_under_way: int) -> None:
         """Raise OverloadedError when a call is one too many, itself included in ``calls_under_way``."""
         if calls_under_way > self._calls_max:
             raise OverloadedError(OverloadedError.CALLS)
 
-    async def refuse(self, context: Context, error: OverloadedError) -> Never:
-        """End a call as ``error`` says; without a request id, which takes as long to find out as the rest of this."""
-        self._metrics.rejected(error.metadata["cause"])
-        message, trailing_metadata = random.choice(_replies(error.metadata["cause"]))  # noqa: S311 - spread, not secrecy
-        await context.abort(grpc.StatusCode.UNAVAILABLE, message, trailing_metadata)
+
+async def refuse(context: Context, error: OverloadedError) -> Never:
+    """End a call as ``error`` says; without a request id, which takes as long to find out as the rest of this."""
+    message, trailing_metadata = random.choice(_replies(error.metadata["cause"]))  # noqa: S311 - spread, not secrecy
+    await context.abort(grpc.StatusCode.UNAVAILABLE, message, trailing_metadata)
 
 
 @cache

@@ -43,7 +43,8 @@ def logged_status(error: Exception, request_id: str) -> status_pb2.Status:
     """Return the status of ``error``; a fault of ours, unlike a caller's mistake, is logged with its traceback."""
     status = status_of(error, request_id)
     if status.code == grpc.StatusCode.INTERNAL.value[0]:
-        _log.error("call failed, request id %s", request_id, exc_info=error)
+        fields = {"event": "call_failed", "request_id": request_id, "code": "INTERNAL"}
+        _log.error("call failed, request id %s", request_id, exc_info=error, extra=fields)
     return status
 
 

@@ -68,7 +68,7 @@ class Server:
         metered = MeteredRecommender(recommender, self._metrics)
         answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
         self._servicer = RecommendationServicer(
-            metered, settings.deadline_max_ms, answers, self._metrics, settings.calls_max
+            metered, settings.deadline_max_ms, answers, self._metrics, settings.calls_max, settings.log_share
         )
         self._health = health.aio.HealthServicer()
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.

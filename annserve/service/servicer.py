@@ -13,11 +13,13 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.errors import AnnserveError, DeadlineExceededError, InvalidArgumentError, OverloadedError
 from annserve.domain.ports import Recommender
 from annserve.service import convert
-from annserve.service.admission import Admission
+from annserve.service.admission import Admission, refuse
 from annserve.service.answers import Answers, Method, answer_into
+from annserve.service.call_log import CallLog
 from annserve.service.calls import CODES, Context, abort, decoder, encode, logged_status
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
+from annserve.service.status import status_of
 from annserve.v1 import recommendation_service_pb2 as messages
 
 SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationService"].full_name
@@ -44,12 +46,17 @@ class RecommendationServicer:
         answers: Answers | None = None,
         metrics: Metrics | None = None,
         calls_max: int = 512,
+        log_share: float = 0.0,
     ) -> None:
-        """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``."""
+        """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``.
+
+        Beyond ``calls_max`` under way calls are refused; of those answered the log has ``log_share``, 0 to 1.
+        """
         self._recommender = recommender
         self._answers = answers or Answers(recommender)
         self._metrics = metrics or Metrics()
-        self._admission = Admission(calls_max, self._metrics)
+        self._admission = Admission(calls_max)
+        self._log = CallLog(recommender.snapshot_id, log_share)
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
 
@@ -108,13 +115,18 @@ class RecommendationServicer:
                 self._admission.check(self.calls_under_way)
                 answer = await method(data, context)
                 code = "OK"
+                if self._log.is_sampled():
+                    self._log.answered(name, request_id_of(context), time.perf_counter() - began)
             except OverloadedError as error:
                 code = "UNAVAILABLE"
-                await self._admission.refuse(context, error)
+                self._metrics.rejected(error.metadata["cause"])
+                self._log.overloaded(name, time.perf_counter() - began, error)
+                await refuse(context, error)
             except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
                 request_id = request_id_of(context)
-                status = logged_status(error, request_id)
+                status = status_of(error, request_id)
                 code = CODES[status.code].name
+                self._log.failed(name, code, request_id, time.perf_counter() - began, error)
                 await abort(context, status, request_id)
             finally:
                 self.calls_under_way -= 1

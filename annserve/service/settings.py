@@ -17,6 +17,8 @@ class ServerSettings:
     """How long calls under way may go on once the server stops."""
     calls_max: int = 512
     """How many calls may be under way; more are refused."""
+    log_share: float = 0.0
+    """Of calls that were answered, how many the log tells of, 0 to 1."""
     answer_ttl_ms: int = 10_000
     """How long an answer is kept, where there is a cache; 0 keeps none."""
     personal_answer_ttl_ms: int = 2_000
