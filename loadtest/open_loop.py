@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, WINDOW_BYTES)
         hello = [_frame(SETTINGS, 0, 0, settings), _frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW_BYTES))]
-        transport.write(PREFACE + b"".join(hello))
+        self._transport.write(PREFACE + b"".join(hello))
 
     def send(self, due_at: float) -> None:
         """Begin a call that was due at ``due_at``, monotonic seconds."""
