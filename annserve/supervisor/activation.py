@@ -79,6 +79,11 @@ class Activations:
             _log.warning("a new loader is started for %s", snapshot_id)
             self.wish(snapshot_id).add_done_callback(self._revived)
 
+    @property
+    def heading_for(self) -> str | None:
+        """What the last change that is to come leads to; None when none is, empty for the best that can be had."""
+        return self.loading_id if self._wish is None else self._wish.snapshot_id or ""
+
     def cancel(self) -> None:
         """Begin nothing any more."""
         if self._task is not None:
@@ -113,7 +118,8 @@ class Activations:
                     problem=refusal.metadata["problem"],
                     ended_at=time.time(),
                 )
-                wish.outcome.set_exception(refusal)
+                if not wish.outcome.done():
+                    wish.outcome.set_exception(refusal)
             except asyncio.CancelledError:
                 wish.outcome.cancel()
                 raise

@@ -84,8 +84,12 @@ def _memory_bytes(folder: Path) -> int | None:
 
 
 def _used_bytes(folder: Path) -> int:
+    """Return what is used without files' pages that nobody used lately, which the kernel gives up first."""
     words = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
-    return int(words[0]) if words else 0
+    stated = _words(folder / "memory.stat") or []
+    stat = dict(zip(stated[::2], stated[1::2], strict=False))
+    given_up = int(stat.get("total_inactive_file") or stat.get("inactive_file") or 0)
+    return max(int(words[0]) - given_up, 0) if words else 0
 
 
 def _words(path: Path) -> list[str] | None:

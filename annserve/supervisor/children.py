@@ -91,6 +91,7 @@ class KeptChild:
         nursery: Nursery,
         start: Callable[[Callable[[int], None]], int],
         heartbeat: Callable[[], float],
+        start_seconds_max: float,
         heartbeat_seconds_max: float,
         abort_seconds: float,
     ) -> None:
@@ -99,6 +100,7 @@ class KeptChild:
         self._nursery = nursery
         self._start = start
         self._heartbeat = heartbeat
+        self._start_seconds_max = start_seconds_max
         self._heartbeat_seconds_max = heartbeat_seconds_max
         self._abort_seconds = abort_seconds
         self._backoff = BackOff()
@@ -122,10 +124,14 @@ class KeptChild:
         elif self._kill_at is not None:
             if now >= self._kill_at:
                 self._nursery.signal(self.pid, signal.SIGKILL)
-        elif may_judge and (beat := self._heartbeat()) and now - beat > self._heartbeat_seconds_max:
+        elif may_judge and now - self._last_sign() > self._heartbeat_seconds_max:
             _log.error("the %s (pid %d) hangs", self._name, self.pid)
             self._nursery.signal(self.pid, signal.SIGABRT)
             self._kill_at = now + self._abort_seconds
+
+    def _last_sign(self) -> float:
+        """Return when it last showed that it lives; before the first time, when it should at the latest."""
+        return self._heartbeat() or self._started + self._start_seconds_max
 
     def restart(self) -> None:
         """Have it end, to be started again from the program as it is now."""

@@ -67,7 +67,9 @@ class ControlServer:
         try:
             question = json.loads(line)
             handler = self._handlers[question.pop("do")]
-            return {"ok": True, **await handler(**question)}
+            # Nobody waits for the answer any longer than that.
+            async with asyncio.timeout(CALL_SECONDS):
+                return {"ok": True, **await handler(**question)}
         except AnnserveError as error:
             return {
                 "ok": False,

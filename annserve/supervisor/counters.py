@@ -11,7 +11,7 @@ class Counters:
     """Since the instance was started; nothing of it falls."""
 
     exits: Counter[str] = field(default_factory=Counter)
-    """Workers that ended, by cause: ``done``, ``failed``, ``hung``, ``lost``, or the name of a signal."""
+    """Workers that ended, by cause: ``done``, ``failed``, ``hung``, ``lost``, ``not_forked``, the name of a signal."""
     swaps: Counter[str] = field(default_factory=Counter)
     """Changes of snapshots that ended, by outcome: ``succeeded``, ``refused``."""
     boot_failures: int = 0

@@ -80,6 +80,11 @@ class Slots:
 
     taken: set[int] = field(default_factory=set)
 
+    @property
+    def are_all_taken(self) -> bool:
+        """Whether somebody must end before another can begin: many generations may be leaving slowly."""
+        return len(self.taken) == SLOTS
+
     def take(self, preferred: Sequence[int]) -> int:
         """Take the first of ``preferred`` that is free, or else the lowest that is."""
         slot: int = next(slot for slot in (*preferred, *range(SLOTS)) if slot not in self.taken)
@@ -135,14 +140,20 @@ class Generation:
 
     def start(self, orders: Callable[[int], LoaderOrders], command: Sequence[str]) -> None:
         """Start the loader; ``orders`` makes what it is told, given the descriptor of its end of the conversation."""
-        self._control, theirs = pair()
-        self._control.setblocking(False)
+        ours, theirs = pair()
+        ours.setblocking(False)
         told = orders(theirs.fileno())
-        with theirs:
-            fds = (told.control_fd, told.board_fd, told.lifeline_fd)
+        fds = (told.control_fd, told.board_fd, told.lifeline_fd)
+        try:
             self.loader_pid = self._nursery.spawn([*command, *told.arguments()], fds, self._loader_ended)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._control = ours
         self._loader_since = time.monotonic()
-        asyncio.get_running_loop().add_reader(self._control, self._listen)
+        asyncio.get_running_loop().add_reader(ours, self._listen)
 
     @property
     def has_loader(self) -> bool:
@@ -279,7 +290,7 @@ class Generation:
             one_by_one = self._backoff.streak > 1
             if one_by_one:
                 missing = min(missing, int(all(worker.stage >= Stage.SERVING for worker in staying)))
-            while missing > 0 and self._backoff.is_due(now):
+            while missing > 0 and self._backoff.is_due(now) and not self._slots.are_all_taken:
                 self._fork(now)
                 missing -= 1
         serving = sum(worker.stage is Stage.SERVING for worker in staying)
@@ -360,6 +371,9 @@ class Generation:
                     self._adjust(now)
             case {"event": "exited", "slot": int(slot), "status": int(status)} if slot in self.workers:
                 self._left(self.workers[slot], cause_of(status))
+            case {"event": "not_forked", "slot": int(slot), "problem": str(problem)} if slot in self.workers:
+                _log.error("the loader (pid %s) cannot fork: %s", self.loader_pid, problem)
+                self._left(self.workers[slot], "not_forked")
             case _:
                 _log.error("the loader (pid %s) said what is not understood: %s", self.loader_pid, message)
 
@@ -413,7 +427,7 @@ class Generation:
         self._listen()
         self._hang_up()
         cause = cause_of(status)
-        level = logging.INFO if self._ending_since is not None else logging.ERROR
+        level = logging.INFO if self.is_retired else logging.ERROR
         _log.log(level, "the loader (pid %s) of %s ended: %s", self.loader_pid, self.snapshot_id, cause)
         self.loader_pid = None
         self._refuse("LOADER_CRASHED", f"the loader ended: {cause}")

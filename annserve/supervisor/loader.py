@@ -1,8 +1,8 @@
 """A loader: it loads a snapshot once and forks the workers that share its memory.
 
 The supervisor says ``fork`` (a slot), ``signal`` (a slot and a number) and ``end``; the loader says ``loaded`` or
-``refused``, then ``forked`` and ``exited``. Its loop is plain and has one thread: a process with threads is not safe to
-fork.
+``refused``, then ``forked`` or ``not_forked``, and ``exited``. Its loop is plain and has one thread: a process with
+threads is not safe to fork.
 """
 
 from __future__ import annotations
@@ -131,13 +131,19 @@ class Loader(Generic[Held]):
 
     def _fork(self, held: Held, slot: int, fds: tuple[int, int]) -> None:
         _flush()
-        pid = os.fork()
+        loader = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            # A limit of processes or of memory, which may be over soon. Other workers serve on.
+            self._tell({"event": "not_forked", "slot": slot, "problem": error.strerror or str(error)})
+            return
         if pid == 0:
-            self._be_worker(held, slot, fds)
+            self._be_worker(held, slot, fds, loader)
         self._slots[pid] = slot
         self._tell({"event": "forked", "slot": slot, "pid": pid})
 
-    def _be_worker(self, held: Held, slot: int, fds: tuple[int, int]) -> NoReturn:
+    def _be_worker(self, held: Held, slot: int, fds: tuple[int, int], loader: int) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -147,6 +153,9 @@ class Loader(Generic[Held]):
                 os.close(fd)
             self._control.close()
             self._board.take(slot, self._orders.generation)
+            if os.getppid() != loader:
+                # It died before anybody could read whom it had forked: the supervisor may not know of this one.
+                sys.exit(1)
             self._work(held, Post(orders=self._orders, board=self._board, slot=slot))
             code = 0
         except SystemExit as leaving:
@@ -162,7 +171,9 @@ class Loader(Generic[Held]):
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            self._tell({"event": "exited", "slot": self._slots.pop(pid), "pid": pid, "status": status})
+            # What the loading itself may have started is nobody's worker.
+            if (slot := self._slots.pop(pid, None)) is not None:
+                self._tell({"event": "exited", "slot": slot, "pid": pid, "status": status})
 
     def _leave(self) -> int:
         """Let the workers finish, as their own lifelines tell them to; there is no instance without a supervisor."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any, ClassVar, Final
 
 from prometheus_client import CollectorRegistry
@@ -134,6 +135,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # A port that another instance listens on is no port to share.
     allow_reuse_port = False
+
+    def server_bind(self) -> None:
+        """Look up no name for the address, as the base class does: that takes long where there is no DNS."""
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that leaves early is no event."""

@@ -33,7 +33,7 @@ class SupervisorSettings:
     load_seconds_max: float = 1_800.0
     """How long a loader may load."""
     start_seconds_max: float = 60.0
-    """How long a worker may take from its fork until it answers."""
+    """How long a worker may take from its fork until it answers, and the keeper until it first shows that it lives."""
     abort_seconds: float = 1.0
     """How long a process may take to say where it hung before it is killed."""
     fast_seconds: float = 1.0

@@ -198,6 +198,7 @@ class Supervisor:
             self._nursery,
             start,
             lambda: self._board.keeper_heartbeat,
+            self._settings.start_seconds_max,
             self._settings.heartbeat_seconds_max,
             self._settings.abort_seconds,
         )
@@ -231,6 +232,11 @@ class Supervisor:
         served = [one for one in staying if one.staffed.done() and one.staffed.exception() is None]
         return served[-1] if served else None
 
+    def _heading_for(self) -> str | None:
+        """Return which snapshot is served when what is under way has come about."""
+        latest, coming = self._latest(), self._activations.heading_for
+        return coming if coming is not None or latest is None else latest.snapshot_id
+
     def _slot_left(self, slot: int) -> None:
         """Forget the gauges of a worker that has ended; what it counted stays."""
         for path in self._runtime.metrics.glob(f"gauge_live*_{slot}.db"):
@@ -246,9 +252,8 @@ class Supervisor:
             current = await asyncio.to_thread(self._current_id)
             if current is not None and current != known:
                 known = current
-                latest = self._latest()
                 # Whoever has a snapshot activated through AdminService makes it the live one afterwards.
-                if latest is None or latest.snapshot_id != current:
+                if self._heading_for() != current:
                     self._activations.wish(current)
 
     # Its end.
@@ -360,7 +365,8 @@ class Supervisor:
 
     async def _on_activate(self, snapshot_id: str) -> Reply:
         latest = self._latest()
-        if latest is None or latest.snapshot_id != snapshot_id or not latest.has_loader:
+        is_served = latest is not None and latest.has_loader and latest.snapshot_id == snapshot_id
+        if not is_served or self._activations.heading_for is not None:
             self._refuse_when_stopping()
             await self._activations.activate(snapshot_id)
         return {}

@@ -112,3 +112,28 @@ def test_what_a_group_has_left_is_its_limit_without_what_it_uses(tmp_path: Path)
     limits = cgroup_limits(files(tmp_path, contents))
 
     assert (limits.memory_bytes, limits.memory_free_bytes) == (1_000, 100)
+
+
+@pytest.mark.parametrize(
+    ("membership", "group", "names"),
+    [
+        ("0::/\n", "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4:memory:/\n",
+            "sys/fs/cgroup/memory",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_files_that_were_read_once_do_not_count_as_used(
+    tmp_path: Path, membership: str, group: str, names: tuple[str, str, str]
+) -> None:
+    limit, used, inactive = names
+    contents = {
+        "proc/self/cgroup": membership,
+        f"{group}/{limit}": "1000",
+        f"{group}/{used}": "900",
+        f"{group}/memory.stat": f"anon 100\n{inactive} 700\n",
+    }
+
+    assert cgroup_limits(files(tmp_path, contents)).memory_free_bytes == 800

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from annserve.supervisor.loader import Loader, LoadRefusedError, Post
 from annserve.supervisor.messages import Message
 from annserve.supervisor.orders import LoaderOrders
 
+_fork = os.fork
 FOLDER = Path(sys.argv[1])
 
 
@@ -31,7 +33,15 @@ def load(orders: LoaderOrders) -> tuple[None, Message]:
         os._exit(9)
     if (FOLDER / f"refuse-{chosen}").exists():
         raise LoadRefusedError("SNAPSHOT_CHECKSUM", "a byte is wrong")
+    os.fork = fork
     return None, {"snapshot_id": chosen, "items": 3, "users": 2}
+
+
+def fork() -> int:
+    """Fork, unless the limit of processes is to be reached."""
+    if (FOLDER / "no-processes").exists():
+        raise BlockingIOError(errno.EAGAIN, "no process to be had")
+    return _fork()
 
 
 def work(_: None, post: Post) -> None:

@@ -31,6 +31,7 @@ def main() -> int:
         runtime_parent=FOLDER,
         heartbeat_seconds_max=1.0,
         poll_seconds=0.1,
+        start_seconds_max=3.0,
         abort_seconds=0.2,
     )
     loader = [sys.executable, str(Path(__file__).with_name("toy_loader.py")), str(FOLDER)]
