@@ -27,6 +27,9 @@ BOOT_FAILURES_MAX: Final = 3
 LIVED_SECONDS: Final = 1.0
 """A worker that served for so long was started well."""
 
+FROM_OUTSIDE: Final = frozenset({"SIGKILL", "SIGTERM", "SIGINT"})
+"""Ends that say nothing of how well a worker that served was started."""
+
 _FORK_SECONDS: Final = 10.0
 _KILL_SECONDS: Final = 2.0
 
@@ -403,7 +406,9 @@ class Generation:
                 self._refuse_staff(
                     "WORKERS_NOT_SERVING", f"{self._boot_failures} workers ended before they served, the last: {cause}"
                 )
-        if worker.served_since is None or now - worker.served_since < LIVED_SECONDS:
+        if worker.served_since is None:
+            self._backoff.failed(now)
+        elif now - worker.served_since < LIVED_SECONDS and cause not in FROM_OUTSIDE:
             self._backoff.failed(now)
 
     def _refuse(self, cause: str, problem: str) -> None:
