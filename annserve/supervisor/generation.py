@@ -406,9 +406,7 @@ class Generation:
                 self._refuse_staff(
                     "WORKERS_NOT_SERVING", f"{self._boot_failures} workers ended before they served, the last: {cause}"
                 )
-        if worker.served_since is None:
-            self._backoff.failed(now)
-        elif now - worker.served_since < LIVED_SECONDS and cause not in FROM_OUTSIDE:
+        if worker.served_since is None or (now - worker.served_since < LIVED_SECONDS and cause not in FROM_OUTSIDE):
             self._backoff.failed(now)
 
     def _refuse(self, cause: str, problem: str) -> None:
