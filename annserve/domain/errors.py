@@ -5,6 +5,7 @@
     AnnserveError
     ├── InvalidArgumentError            a request or argument is wrong whatever the state
     ├── UnknownItemError, UnknownUserError   a strict request names an id without a vector
+    ├── UnknownPlacementError   there is no placement of that name
     ├── SnapshotNotHereError            a pinned snapshot is not the one being served
     ├── NoSnapshotError                 nothing to serve yet
     ├── DeadlineExceededError           the caller's time is up
@@ -91,6 +92,15 @@ class UnknownUserError(AnnserveError):
         super().__init__(
             f"user {user_id!r} has no vector in snapshot {snapshot_id!r}", user_id=user_id, snapshot_id=snapshot_id
         )
+
+
+class UnknownPlacementError(AnnserveError):
+    """The request names a placement that there is not."""
+
+    reason = "UNKNOWN_PLACEMENT"
+
+    def __init__(self, placement: str) -> None:
+        super().__init__(f"there is no placement {placement!r}", placement=placement)
 
 
 class SnapshotNotHereError(AnnserveError):

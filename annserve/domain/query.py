@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
+from typing import TypeAlias
 
 from annserve.domain.catalog import Metadata
 from annserve.domain.filter import Filter
@@ -19,6 +21,10 @@ class Degradation(Enum):
     """The user's history could not be read: only what the snapshot knows of it was used."""
     METADATA_UNAVAILABLE = "metadata_unavailable"
     """The fields of `read_mask` could not be read."""
+    RULES_SKIPPED = "rules_skipped"
+    """Rules of the placement that test metadata were left out: it could not be read."""
+    FILTER_SKIPPED = "filter_skipped"
+    """The catalogue did not answer, and the placement goes on without the filter."""
 
 
 class Mode(Enum):
@@ -27,6 +33,8 @@ class Mode(Enum):
     SIMILAR = "similar"
     PERSONALIZE = "personalize"
     RELATED = "related"
+    PLACEMENT = "placement"
+    """Whatever the placement asks here and now: `Query.placed` says which."""
 
 
 class Source(Enum):
@@ -37,6 +45,10 @@ class Source(Enum):
     FOLD_IN = "fold_in"
     BLEND = "blend"
     POPULAR = "popular"
+    EDITORIAL = "editorial"
+    """A list in the placement's file."""
+    EXPLORATION = "exploration"
+    """The share of a page that goes to fresh items."""
 
 
 class SearchPath(Enum):
@@ -79,9 +91,32 @@ class Options:
     """Whether an answer to an equal question that is kept will not do."""
 
 
+ContextValue: TypeAlias = str | float | bool | datetime
+"""A circumstance of a request; a time has a zone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Which placement is asked, and under what circumstances."""
+
+    placement: str
+    context: Mapping[str, ContextValue] = field(default_factory=dict)
+    experiment_unit: str | None = None
+    """Whom experiments assign; None for the user."""
+    forced_variants: Mapping[str, str] = field(default_factory=dict)
+    """Variants to answer instead of those assigned, by experiment."""
+    page_size: int | None = None
+    """None for the placement's own; `Options.k` means nothing then."""
+    exclude_seen: bool | None = None
+    """None for the placement's own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One question: seed items (similar), a user (personalize), or context items and a user (related)."""
+    """One question: seed items (similar), a user (personalize), or context items and a user (related).
+
+    Or, with `placed`, whatever a placement makes of context items and user.
+    """
 
     mode: Mode
     item_ids: tuple[str, ...] = ()
@@ -90,6 +125,8 @@ class Query:
     """Oldest first. When present they replace the user's stored vector."""
     user_impact: float = 0.5
     options: Options = field(default_factory=Options)
+    placed: Placed | None = None
+    """Set with `Mode.PLACEMENT`, and with no other."""
 
 
 class LimitingRule(Enum):
@@ -99,6 +136,8 @@ class LimitingRule(Enum):
     """There are no more items."""
     CANDIDATE_ITEM_IDS = "candidate_item_ids"
     FILTER = "filter"
+    PLACEMENT = "placement"
+    """The placement's caps and weights of 0 took the rest of its candidates."""
     EXCLUDED = "excluded"
     """Seeds, `exclude_item_ids` and seen items took the rest."""
 
@@ -127,6 +166,37 @@ class Explanation:
     """Microseconds per stage, in the order they ran."""
     catalog_use: CatalogUse | None = None
     """None without a catalogue."""
+    user_similarities: Sequence[float] = ()
+    """Cosines of each row's bare vector and the user's; only of a placement's answer."""
+    context_similarities: Sequence[float] = ()
+    """The same with the context items' mean unit vector."""
+    effects: Sequence[Sequence[RuleEffect]] = ()
+    """What the placement's rules did to each row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleEffect:
+    """What a rule of a placement did to a row."""
+
+    rule: str
+    """As in the file: ``boosts[0]``, ``diversity``, ``caps[1]``, ``pins[0]``, ``rotation``, ``exploration``."""
+    weight: float | None = None
+    """The factor it moved the row by; None where it moved it otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementUse:
+    """How a placement answered."""
+
+    name: str
+    version: str
+    experiment: str = ""
+    variant: str = ""
+    mode: Mode | None
+    """None when the answer is suppressed."""
+    suppressed_reason: str = ""
+    user_context_similarity: float | None = None
+    """The cosine of the bare vectors; None where one is missing or nothing asked for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,7 +234,7 @@ class Answer:
     item_ids: Sequence[str]
     scores: Sequence[float]
     source: Source
-    """Who filled the rows: one source fills a whole answer until fallback chains arrive."""
+    """Who filled the rows, but for those that `row_sources` tells of."""
     search_path: SearchPath
     selectivity: float | None
     """The share of items that were eligible, 0 to 1; None where only candidates were looked at."""
@@ -178,3 +248,8 @@ class Answer:
     """Related only: the weight of taste that was used; 0 or 1 when the other half had no vector."""
     shortfall: Shortfall | None = None
     explanation: Explanation | None = None
+    placement: PlacementUse | None = None
+    row_sources: Sequence[Source] = ()
+    """Who filled each row; empty where `source` filled them all."""
+    fallback_steps: Sequence[int] = ()
+    """Which step of the fallback chain filled each row, from 1 on, 0 for none; empty where none had to."""

@@ -43,7 +43,9 @@ _MADE_NOW: Final = messages.SimilarResponse(
     serving_info=parts.ServingInfo(cache=parts.CacheUse(source=parts.CACHE_SOURCE_NONE))
 ).SerializeToString()
 
-Response: TypeAlias = messages.SimilarResponse | messages.PersonalizeResponse | messages.RelatedResponse
+Response: TypeAlias = (
+    messages.SimilarResponse | messages.PersonalizeResponse | messages.RelatedResponse | messages.RecommendResponse
+)
 
 
 class Method(NamedTuple):

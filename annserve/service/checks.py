@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import Final, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from annserve.domain.catalog import Schema
 from annserve.domain.errors import FieldViolation, InvalidArgumentError, NoCatalogError
 from annserve.domain.filter import Filter
 from annserve.domain.ids import id_problem
-from annserve.domain.query import Options, WeightedItem
+from annserve.domain.query import ContextValue, Options, Placed, WeightedItem
 from annserve.service import limits
 from annserve.service.filters import read_filter, unknown_field
 from annserve.service.limits import Limit
@@ -19,7 +22,10 @@ from annserve.v1 import recommendation_pb2 as messages
 from annserve.v1 import recommendation_service_pb2 as service_messages
 
 Request: TypeAlias = (
-    service_messages.SimilarRequest | service_messages.PersonalizeRequest | service_messages.RelatedRequest
+    service_messages.SimilarRequest
+    | service_messages.PersonalizeRequest
+    | service_messages.RelatedRequest
+    | service_messages.RecommendRequest
 )
 
 _DEFAULT_OPTIONS: Final = Options()
@@ -84,6 +90,23 @@ class Checks:
                 self.add(f"recent_items[{position}].weight", problem)
         return tuple(WeightedItem(item_id=value.item_id, weight=value.weight or 1.0) for value in values)
 
+    def placed(self, request: service_messages.RecommendRequest) -> Placed:
+        """Return which placement is asked, and under what circumstances; whether it knows them, it says itself."""
+        if not limits.PLACEMENT.fullmatch(request.placement):
+            self.add("placement", "must be 1 to 64 characters out of a-z 0-9 _ -")
+        variants = request.forced_variants
+        if problem := limits.FORCED_VARIANTS.problem(len(variants)):
+            self.add("forced_variants", problem)
+        options = request.options
+        return Placed(
+            placement=request.placement,
+            context=self._context(request.context),
+            experiment_unit=self.optional_id("experiment_unit", request.experiment_unit),
+            forced_variants=dict(variants),
+            page_size=options.page_size or None,
+            exclude_seen=options.exclude_seen if options.HasField("exclude_seen") else None,
+        )
+
     def options(self, request: Request) -> Options:
         """Return the options of ``request``, with the defaults of what is not set."""
         if not request.HasField("options"):
@@ -119,6 +142,24 @@ class Checks:
             bypass_cache=options.consistency.bypass_cache,
         )
 
+    def _context(self, values: Mapping[str, messages.ContextValue]) -> Mapping[str, ContextValue]:
+        if problem := limits.CONTEXT.problem(len(values)):
+            self.add("context", problem)
+            return {}
+        context: dict[str, ContextValue] = {}
+        for name in sorted(values):
+            kind = values[name].WhichOneof("value")
+            field = f"context[{name[:64]!r}]"
+            if kind is None:
+                self.add(field, "one of string_value, number_value, bool_value, time_value must be set")
+                continue
+            value = getattr(values[name], kind)
+            if problem := _context_problem(value):
+                self.add(field, problem)
+            else:
+                context[name] = value.ToDatetime(UTC) if kind == "time_value" else value
+        return context
+
     def _filter(self, options: messages.RecommendOptions) -> Filter | None:
         if not options.HasField("filter"):
             return None
@@ -146,6 +187,19 @@ class Checks:
             return None
         field = "options.consistency.max_staleness"
         return self.number(field, _seconds_of(consistency.max_staleness), limits.MAX_STALENESS)
+
+
+def _context_problem(value: str | float | bool | Timestamp) -> str | None:
+    match value:
+        case Timestamp():
+            is_time = limits.TIME_SECONDS_MIN <= value.seconds <= limits.TIME_SECONDS_MAX and 0 <= value.nanos < 10**9
+            return None if is_time else "must be a time of the years 1 to 9999"
+        case str():
+            return limits.CONTEXT_STRING_BYTES.problem(len(value.encode()))
+        case float() if not math.isfinite(value):
+            return f"must be a finite number, got {value}"
+        case _:
+            return None
 
 
 def _seconds_of(duration: Duration) -> float:

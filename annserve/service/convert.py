@@ -32,6 +32,8 @@ SOURCES: Final = {
     Source.FOLD_IN: messages.SOURCE_FOLD_IN,
     Source.BLEND: messages.SOURCE_BLEND,
     Source.POPULAR: messages.SOURCE_POPULAR,
+    Source.EDITORIAL: messages.SOURCE_EDITORIAL,
+    Source.EXPLORATION: messages.SOURCE_EXPLORATION,
 }
 SEARCH_PATHS: Final = {
     SearchPath.HNSW: messages.SEARCH_PATH_HNSW,
@@ -41,17 +43,21 @@ LIMITING_RULES: Final = {
     LimitingRule.CATALOGUE: messages.LIMITING_RULE_CATALOGUE,
     LimitingRule.CANDIDATE_ITEM_IDS: messages.LIMITING_RULE_CANDIDATE_ITEMS,
     LimitingRule.FILTER: messages.LIMITING_RULE_FILTER,
+    LimitingRule.PLACEMENT: messages.LIMITING_RULE_PLACEMENT,
     LimitingRule.EXCLUDED: messages.LIMITING_RULE_EXCLUDED,
 }
 DEGRADATIONS: Final = {
     Degradation.CATALOG_STALE: messages.DEGRADATION_CATALOG_STALE,
     Degradation.HISTORY_UNAVAILABLE: messages.DEGRADATION_HISTORY_UNAVAILABLE,
     Degradation.METADATA_UNAVAILABLE: messages.DEGRADATION_METADATA_UNAVAILABLE,
+    Degradation.RULES_SKIPPED: messages.DEGRADATION_RULES_SKIPPED,
+    Degradation.FILTER_SKIPPED: messages.DEGRADATION_FILTER_SKIPPED,
 }
 _REQUESTS: Final = {
     Mode.SIMILAR: service_messages.SimilarRequest.DESCRIPTOR,
     Mode.PERSONALIZE: service_messages.PersonalizeRequest.DESCRIPTOR,
     Mode.RELATED: service_messages.RelatedRequest.DESCRIPTOR,
+    Mode.PLACEMENT: service_messages.RecommendRequest.DESCRIPTOR,
 }
 
 
@@ -105,6 +111,21 @@ def related_query(request: service_messages.RelatedRequest, schema: Schema | Non
             else limits.USER_IMPACT_DEFAULT
         ),
         options=checks.options(request),
+    )
+    checks.finish()
+    return query
+
+
+def recommend_query(request: service_messages.RecommendRequest, schema: Schema | None) -> Query:
+    """Return what ``request`` asks; raises as `similar_query`."""
+    checks = Checks(schema)
+    query = Query(
+        mode=Mode.PLACEMENT,
+        item_ids=checks.ids("item_ids", request.item_ids, limits.SHOWN_ITEM_IDS),
+        user_id=checks.optional_id("user_id", request.user_id),
+        recent_items=checks.recent_items(request.recent_items),
+        options=checks.options(request),
+        placed=checks.placed(request),
     )
     checks.finish()
     return query
@@ -164,8 +185,10 @@ def _row_query(
                 return personalize_query(row.personalize, schema)
             case "related":
                 return related_query(row.related, schema)
+            case "recommend":
+                return recommend_query(row.recommend, schema)
             case None:
-                return InvalidArgumentError.of("request", "one of similar, personalize, related must be set")
+                return InvalidArgumentError.of("request", "one of similar, personalize, related, recommend must be set")
     except (InvalidArgumentError, NoCatalogError) as error:
         return error
 

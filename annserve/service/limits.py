@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +41,10 @@ EF_SEARCH: Final = Limit("SearchParameters.ef_search", 0, 1_000)
 WEIGHT: Final = Limit("WeightedItem.weight", 0, 1_000_000)
 SEED_ITEM_IDS: Final = Limit("SimilarRequest.item_ids", 1, 100, counted="entries")
 CONTEXT_ITEM_IDS: Final = Limit("RelatedRequest.item_ids", 1, 100, counted="entries")
+SHOWN_ITEM_IDS: Final = Limit("RecommendRequest.item_ids", 0, 100, counted="entries")
+CONTEXT: Final = Limit("RecommendRequest.context", 0, 32, counted="entries")
+CONTEXT_STRING_BYTES: Final = Limit("ContextValue.string_value", 0, 256, counted="bytes")
+FORCED_VARIANTS: Final = Limit("RecommendRequest.forced_variants", 0, 8, counted="entries")
 USER_IMPACT: Final = Limit("RelatedRequest.user_impact", 0, 1)
 USER_IMPACT_DEFAULT: Final = 0.5
 RECENT_ITEMS: Final = Limit("PersonalizeRequest.recent_items", 0, 200, counted="entries")
@@ -49,6 +54,9 @@ MAX_STALENESS: Final = Limit("ConsistencyOptions.max_staleness", 0, 86_400)
 FILTERS: Final = Limit("FilterList.filters", 1, 63, counted="entries")
 ONE_OF: Final = Limit("FieldCondition.one_of", 1, 200, counted="entries")
 STRING_BYTES: Final = Limit("FieldValue.string_value", 0, 256, counted="bytes")
+
+PLACEMENT: Final = re.compile(r"[a-z0-9_-]{1,64}")
+"""What a placement may be called."""
 
 FILTER_DEPTH_MAX: Final = 8
 """How deep conditions may be nested; a condition alone is 1 deep."""

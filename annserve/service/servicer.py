@@ -31,6 +31,7 @@ METHODS: Final = (
     Method("Similar", messages.SimilarRequest, messages.SimilarResponse, convert.similar_query),
     Method("Personalize", messages.PersonalizeRequest, messages.PersonalizeResponse, convert.personalize_query),
     Method("Related", messages.RelatedRequest, messages.RelatedResponse, convert.related_query),
+    Method("Recommend", messages.RecommendRequest, messages.RecommendResponse, convert.recommend_query),
 )
 
 Call: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]

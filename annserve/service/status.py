@@ -80,6 +80,7 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
     errors.InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
     errors.UnknownItemError: (grpc.StatusCode.NOT_FOUND, _resource("item", "item_id")),
     errors.UnknownUserError: (grpc.StatusCode.NOT_FOUND, _resource("user", "user_id")),
+    errors.UnknownPlacementError: (grpc.StatusCode.NOT_FOUND, _resource("placement", "placement")),
     errors.SnapshotNotHereError: (grpc.StatusCode.NOT_FOUND, _resource("snapshot", "wanted_id")),
     errors.NoSnapshotError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
     errors.DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),

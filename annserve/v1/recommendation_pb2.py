@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from annserve.v1 import filter_pb2 as annserve_dot_v1_dot_filter__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n annserve/v1/recommendation.proto\x12\x0b\x61nnserve.v1\x1a\x18\x61nnserve/v1/filter.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\xbc\x03\n\x10RecommendOptions\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x02 \x03(\t\x12\x34\n\x0f\x63\x61ndidate_items\x18\x03 \x01(\x0b\x32\x1b.annserve.v1.CandidateItems\x12\x19\n\x0c\x65xclude_seen\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x11popularity_weight\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x38\n\x11search_parameters\x18\x06 \x01(\x0b\x32\x1d.annserve.v1.SearchParameters\x12\x34\n\x0b\x63onsistency\x18\x07 \x01(\x0b\x32\x1f.annserve.v1.ConsistencyOptions\x12\x0e\n\x06strict\x18\x08 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12#\n\x06\x66ilter\x18\n \x01(\x0b\x32\x13.annserve.v1.Filter\x12-\n\tread_mask\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x0f\n\r_exclude_seenB\x14\n\x12_popularity_weight\"\"\n\x0e\x43\x61ndidateItems\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"4\n\x10SearchParameters\x12\x11\n\tef_search\x18\x01 \x01(\x05\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\"q\n\x12\x43onsistencyOptions\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x30\n\rmax_staleness\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x62ypass_cache\x18\x03 \x01(\x08\"/\n\x0cWeightedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x02\"\x96\x02\n\x0fRecommendations\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.annserve.v1.Recommendation\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x13\n\x0bmissing_ids\x18\x03 \x03(\t\x12)\n\tshortfall\x18\x04 \x01(\x0b\x32\x16.annserve.v1.Shortfall\x12,\n\x0bsearch_path\x18\x05 \x01(\x0e\x32\x17.annserve.v1.SearchPath\x12\x18\n\x0bselectivity\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0buser_impact\x18\x07 \x01(\x02H\x01\x88\x01\x01\x42\x0e\n\x0c_selectivityB\x0e\n\x0c_user_impact\"\x91\x02\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12#\n\x06source\x18\x03 \x01(\x0e\x32\x13.annserve.v1.Source\x12\x32\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1d.annserve.v1.ScoreExplanation\x12;\n\x08metadata\x18\x05 \x03(\x0b\x32).annserve.v1.Recommendation.MetadataEntry\x1aI\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.annserve.v1.FieldValues:\x02\x38\x01\"\x9c\x01\n\x10ScoreExplanation\x12\x15\n\x08likeness\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\x08\x61\x66\x66inity\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12$\n\x17popularity_contribution\x18\x03 \x01(\x02H\x02\x88\x01\x01\x42\x0b\n\t_likenessB\x0b\n\t_affinityB\x1a\n\x18_popularity_contribution\"\x86\x01\n\tShortfall\x12\x17\n\x0frequested_count\x18\x01 \x01(\x05\x12\x16\n\x0ereturned_count\x18\x02 \x01(\x05\x12\x16\n\x0e\x65ligible_count\x18\x03 \x01(\x03\x12\x30\n\rlimiting_rule\x18\x04 \x01(\x0e\x32\x19.annserve.v1.LimitingRule\"\x91\x02\n\x0bServingInfo\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x33\n\x0fstage_durations\x18\x02 \x03(\x0b\x32\x1a.annserve.v1.StageDuration\x12.\n\x0b\x63\x61talog_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0c\x64\x65gradations\x18\x04 \x03(\x0e\x32\x18.annserve.v1.Degradation\x12,\n\x0b\x63\x61talog_use\x18\x05 \x01(\x0b\x32\x17.annserve.v1.CatalogUse\x12$\n\x05\x63\x61\x63he\x18\x06 \x01(\x0b\x32\x15.annserve.v1.CacheUse\"\\\n\x08\x43\x61\x63heUse\x12(\n\x06source\x18\x01 \x01(\x0e\x32\x18.annserve.v1.CacheSource\x12&\n\x03\x61ge\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd5\x01\n\nCatalogUse\x12\x18\n\x10\x62itmap_hit_count\x18\x01 \x01(\x05\x12\x19\n\x11\x62itmap_miss_count\x18\x02 \x01(\x05\x12\x1d\n\x15\x63\x61ndidate_round_count\x18\x03 \x01(\x05\x12\x1f\n\x17\x63hecked_candidate_count\x18\x04 \x01(\x05\x12\x1b\n\x13\x64\x61tabase_call_count\x18\x05 \x01(\x05\x12\x19\n\x11history_hit_count\x18\x06 \x01(\x05\x12\x1a\n\x12metadata_hit_count\x18\x07 \x01(\x05\"K\n\rStageDuration\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xa3\x01\n\x0cLimitingRule\x12\x1d\n\x19LIMITING_RULE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LIMITING_RULE_CATALOGUE\x10\x01\x12!\n\x1dLIMITING_RULE_CANDIDATE_ITEMS\x10\x02\x12\x1a\n\x16LIMITING_RULE_EXCLUDED\x10\x03\x12\x18\n\x14LIMITING_RULE_FILTER\x10\x04*\x8a\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12SOURCE_ITEM_VECTOR\x10\x01\x12\x16\n\x12SOURCE_USER_VECTOR\x10\x02\x12\x12\n\x0eSOURCE_FOLD_IN\x10\x03\x12\x10\n\x0cSOURCE_BLEND\x10\x04\x12\x12\n\x0eSOURCE_POPULAR\x10\x05*V\n\nSearchPath\x12\x1b\n\x17SEARCH_PATH_UNSPECIFIED\x10\x00\x12\x14\n\x10SEARCH_PATH_HNSW\x10\x01\x12\x15\n\x11SEARCH_PATH_EXACT\x10\x02*v\n\x0b\x43\x61\x63heSource\x12\x1c\n\x18\x43\x41\x43HE_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_SOURCE_NONE\x10\x01\x12\x17\n\x13\x43\x41\x43HE_SOURCE_WORKER\x10\x02\x12\x19\n\x15\x43\x41\x43HE_SOURCE_INSTANCE\x10\x03*\x94\x01\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADATION_CATALOG_STALE\x10\x01\x12#\n\x1f\x44\x45GRADATION_HISTORY_UNAVAILABLE\x10\x02\x12$\n DEGRADATION_METADATA_UNAVAILABLE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n annserve/v1/recommendation.proto\x12\x0b\x61nnserve.v1\x1a\x18\x61nnserve/v1/filter.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x03\n\x10RecommendOptions\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x02 \x03(\t\x12\x34\n\x0f\x63\x61ndidate_items\x18\x03 \x01(\x0b\x32\x1b.annserve.v1.CandidateItems\x12\x19\n\x0c\x65xclude_seen\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x11popularity_weight\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x38\n\x11search_parameters\x18\x06 \x01(\x0b\x32\x1d.annserve.v1.SearchParameters\x12\x34\n\x0b\x63onsistency\x18\x07 \x01(\x0b\x32\x1f.annserve.v1.ConsistencyOptions\x12\x0e\n\x06strict\x18\x08 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12#\n\x06\x66ilter\x18\n \x01(\x0b\x32\x13.annserve.v1.Filter\x12-\n\tread_mask\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x0f\n\r_exclude_seenB\x14\n\x12_popularity_weight\"\"\n\x0e\x43\x61ndidateItems\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"4\n\x10SearchParameters\x12\x11\n\tef_search\x18\x01 \x01(\x05\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\"q\n\x12\x43onsistencyOptions\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x30\n\rmax_staleness\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x62ypass_cache\x18\x03 \x01(\x08\"/\n\x0cWeightedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x02\"\xc4\x02\n\x0fRecommendations\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.annserve.v1.Recommendation\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x13\n\x0bmissing_ids\x18\x03 \x03(\t\x12)\n\tshortfall\x18\x04 \x01(\x0b\x32\x16.annserve.v1.Shortfall\x12,\n\x0bsearch_path\x18\x05 \x01(\x0e\x32\x17.annserve.v1.SearchPath\x12\x18\n\x0bselectivity\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0buser_impact\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12,\n\tplacement\x18\x08 \x01(\x0b\x32\x19.annserve.v1.PlacementUseB\x0e\n\x0c_selectivityB\x0e\n\x0c_user_impact\"\xbd\x01\n\x0cPlacementUse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nexperiment\x18\x03 \x01(\t\x12\x0f\n\x07variant\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x19\n\x11suppressed_reason\x18\x06 \x01(\t\x12$\n\x17user_context_similarity\x18\x07 \x01(\x02H\x00\x88\x01\x01\x42\x1a\n\x18_user_context_similarity\"\x8f\x01\n\x0c\x43ontextValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x16\n\x0cnumber_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x30\n\ntime_value\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05value\"\xa8\x02\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12#\n\x06source\x18\x03 \x01(\x0e\x32\x13.annserve.v1.Source\x12\x32\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1d.annserve.v1.ScoreExplanation\x12;\n\x08metadata\x18\x05 \x03(\x0b\x32).annserve.v1.Recommendation.MetadataEntry\x12\x15\n\rfallback_step\x18\x06 \x01(\x05\x1aI\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.annserve.v1.FieldValues:\x02\x38\x01\"\xb0\x02\n\x10ScoreExplanation\x12\x15\n\x08likeness\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\x08\x61\x66\x66inity\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12$\n\x17popularity_contribution\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1c\n\x0fuser_similarity\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12\x63ontext_similarity\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12(\n\x07\x65\x66\x66\x65\x63ts\x18\x06 \x03(\x0b\x32\x17.annserve.v1.RuleEffectB\x0b\n\t_likenessB\x0b\n\t_affinityB\x1a\n\x18_popularity_contributionB\x12\n\x10_user_similarityB\x15\n\x13_context_similarity\":\n\nRuleEffect\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\x86\x01\n\tShortfall\x12\x17\n\x0frequested_count\x18\x01 \x01(\x05\x12\x16\n\x0ereturned_count\x18\x02 \x01(\x05\x12\x16\n\x0e\x65ligible_count\x18\x03 \x01(\x03\x12\x30\n\rlimiting_rule\x18\x04 \x01(\x0e\x32\x19.annserve.v1.LimitingRule\"\x91\x02\n\x0bServingInfo\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x33\n\x0fstage_durations\x18\x02 \x03(\x0b\x32\x1a.annserve.v1.StageDuration\x12.\n\x0b\x63\x61talog_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0c\x64\x65gradations\x18\x04 \x03(\x0e\x32\x18.annserve.v1.Degradation\x12,\n\x0b\x63\x61talog_use\x18\x05 \x01(\x0b\x32\x17.annserve.v1.CatalogUse\x12$\n\x05\x63\x61\x63he\x18\x06 \x01(\x0b\x32\x15.annserve.v1.CacheUse\"\\\n\x08\x43\x61\x63heUse\x12(\n\x06source\x18\x01 \x01(\x0e\x32\x18.annserve.v1.CacheSource\x12&\n\x03\x61ge\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd5\x01\n\nCatalogUse\x12\x18\n\x10\x62itmap_hit_count\x18\x01 \x01(\x05\x12\x19\n\x11\x62itmap_miss_count\x18\x02 \x01(\x05\x12\x1d\n\x15\x63\x61ndidate_round_count\x18\x03 \x01(\x05\x12\x1f\n\x17\x63hecked_candidate_count\x18\x04 \x01(\x05\x12\x1b\n\x13\x64\x61tabase_call_count\x18\x05 \x01(\x05\x12\x19\n\x11history_hit_count\x18\x06 \x01(\x05\x12\x1a\n\x12metadata_hit_count\x18\x07 \x01(\x05\"K\n\rStageDuration\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xc0\x01\n\x0cLimitingRule\x12\x1d\n\x19LIMITING_RULE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LIMITING_RULE_CATALOGUE\x10\x01\x12!\n\x1dLIMITING_RULE_CANDIDATE_ITEMS\x10\x02\x12\x1a\n\x16LIMITING_RULE_EXCLUDED\x10\x03\x12\x18\n\x14LIMITING_RULE_FILTER\x10\x04\x12\x1b\n\x17LIMITING_RULE_PLACEMENT\x10\x05*\xb8\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12SOURCE_ITEM_VECTOR\x10\x01\x12\x16\n\x12SOURCE_USER_VECTOR\x10\x02\x12\x12\n\x0eSOURCE_FOLD_IN\x10\x03\x12\x10\n\x0cSOURCE_BLEND\x10\x04\x12\x12\n\x0eSOURCE_POPULAR\x10\x05\x12\x14\n\x10SOURCE_EDITORIAL\x10\x06\x12\x16\n\x12SOURCE_EXPLORATION\x10\x07*V\n\nSearchPath\x12\x1b\n\x17SEARCH_PATH_UNSPECIFIED\x10\x00\x12\x14\n\x10SEARCH_PATH_HNSW\x10\x01\x12\x15\n\x11SEARCH_PATH_EXACT\x10\x02*v\n\x0b\x43\x61\x63heSource\x12\x1c\n\x18\x43\x41\x43HE_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_SOURCE_NONE\x10\x01\x12\x17\n\x13\x43\x41\x43HE_SOURCE_WORKER\x10\x02\x12\x19\n\x15\x43\x41\x43HE_SOURCE_INSTANCE\x10\x03*\xd3\x01\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADATION_CATALOG_STALE\x10\x01\x12#\n\x1f\x44\x45GRADATION_HISTORY_UNAVAILABLE\x10\x02\x12$\n DEGRADATION_METADATA_UNAVAILABLE\x10\x03\x12\x1d\n\x19\x44\x45GRADATION_RULES_SKIPPED\x10\x04\x12\x1e\n\x1a\x44\x45GRADATION_FILTER_SKIPPED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,42 +37,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECOMMENDATION_METADATAENTRY']._loaded_options = None
   _globals['_RECOMMENDATION_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_LIMITINGRULE']._serialized_start=2359
-  _globals['_LIMITINGRULE']._serialized_end=2522
-  _globals['_SOURCE']._serialized_start=2525
-  _globals['_SOURCE']._serialized_end=2663
-  _globals['_SEARCHPATH']._serialized_start=2665
-  _globals['_SEARCHPATH']._serialized_end=2751
-  _globals['_CACHESOURCE']._serialized_start=2753
-  _globals['_CACHESOURCE']._serialized_end=2871
-  _globals['_DEGRADATION']._serialized_start=2874
-  _globals['_DEGRADATION']._serialized_end=3022
-  _globals['_RECOMMENDOPTIONS']._serialized_start=142
-  _globals['_RECOMMENDOPTIONS']._serialized_end=586
-  _globals['_CANDIDATEITEMS']._serialized_start=588
-  _globals['_CANDIDATEITEMS']._serialized_end=622
-  _globals['_SEARCHPARAMETERS']._serialized_start=624
-  _globals['_SEARCHPARAMETERS']._serialized_end=676
-  _globals['_CONSISTENCYOPTIONS']._serialized_start=678
-  _globals['_CONSISTENCYOPTIONS']._serialized_end=791
-  _globals['_WEIGHTEDITEM']._serialized_start=793
-  _globals['_WEIGHTEDITEM']._serialized_end=840
-  _globals['_RECOMMENDATIONS']._serialized_start=843
-  _globals['_RECOMMENDATIONS']._serialized_end=1121
-  _globals['_RECOMMENDATION']._serialized_start=1124
-  _globals['_RECOMMENDATION']._serialized_end=1397
-  _globals['_RECOMMENDATION_METADATAENTRY']._serialized_start=1324
-  _globals['_RECOMMENDATION_METADATAENTRY']._serialized_end=1397
-  _globals['_SCOREEXPLANATION']._serialized_start=1400
-  _globals['_SCOREEXPLANATION']._serialized_end=1556
-  _globals['_SHORTFALL']._serialized_start=1559
-  _globals['_SHORTFALL']._serialized_end=1693
-  _globals['_SERVINGINFO']._serialized_start=1696
-  _globals['_SERVINGINFO']._serialized_end=1969
-  _globals['_CACHEUSE']._serialized_start=1971
-  _globals['_CACHEUSE']._serialized_end=2063
-  _globals['_CATALOGUSE']._serialized_start=2066
-  _globals['_CATALOGUSE']._serialized_end=2279
-  _globals['_STAGEDURATION']._serialized_start=2281
-  _globals['_STAGEDURATION']._serialized_end=2356
+  _globals['_LIMITINGRULE']._serialized_start=3007
+  _globals['_LIMITINGRULE']._serialized_end=3199
+  _globals['_SOURCE']._serialized_start=3202
+  _globals['_SOURCE']._serialized_end=3386
+  _globals['_SEARCHPATH']._serialized_start=3388
+  _globals['_SEARCHPATH']._serialized_end=3474
+  _globals['_CACHESOURCE']._serialized_start=3476
+  _globals['_CACHESOURCE']._serialized_end=3594
+  _globals['_DEGRADATION']._serialized_start=3597
+  _globals['_DEGRADATION']._serialized_end=3808
+  _globals['_RECOMMENDOPTIONS']._serialized_start=175
+  _globals['_RECOMMENDOPTIONS']._serialized_end=619
+  _globals['_CANDIDATEITEMS']._serialized_start=621
+  _globals['_CANDIDATEITEMS']._serialized_end=655
+  _globals['_SEARCHPARAMETERS']._serialized_start=657
+  _globals['_SEARCHPARAMETERS']._serialized_end=709
+  _globals['_CONSISTENCYOPTIONS']._serialized_start=711
+  _globals['_CONSISTENCYOPTIONS']._serialized_end=824
+  _globals['_WEIGHTEDITEM']._serialized_start=826
+  _globals['_WEIGHTEDITEM']._serialized_end=873
+  _globals['_RECOMMENDATIONS']._serialized_start=876
+  _globals['_RECOMMENDATIONS']._serialized_end=1200
+  _globals['_PLACEMENTUSE']._serialized_start=1203
+  _globals['_PLACEMENTUSE']._serialized_end=1392
+  _globals['_CONTEXTVALUE']._serialized_start=1395
+  _globals['_CONTEXTVALUE']._serialized_end=1538
+  _globals['_RECOMMENDATION']._serialized_start=1541
+  _globals['_RECOMMENDATION']._serialized_end=1837
+  _globals['_RECOMMENDATION_METADATAENTRY']._serialized_start=1764
+  _globals['_RECOMMENDATION_METADATAENTRY']._serialized_end=1837
+  _globals['_SCOREEXPLANATION']._serialized_start=1840
+  _globals['_SCOREEXPLANATION']._serialized_end=2144
+  _globals['_RULEEFFECT']._serialized_start=2146
+  _globals['_RULEEFFECT']._serialized_end=2204
+  _globals['_SHORTFALL']._serialized_start=2207
+  _globals['_SHORTFALL']._serialized_end=2341
+  _globals['_SERVINGINFO']._serialized_start=2344
+  _globals['_SERVINGINFO']._serialized_end=2617
+  _globals['_CACHEUSE']._serialized_start=2619
+  _globals['_CACHEUSE']._serialized_end=2711
+  _globals['_CATALOGUSE']._serialized_start=2714
+  _globals['_CATALOGUSE']._serialized_end=2927
+  _globals['_STAGEDURATION']._serialized_start=2929
+  _globals['_STAGEDURATION']._serialized_end=3004
 # @@protoc_insertion_point(module_scope)

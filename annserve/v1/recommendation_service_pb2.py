@@ -26,13 +26,17 @@ from annserve.v1 import recommendation_pb2 as annserve_dot_v1_dot_recommendation
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(annserve/v1/recommendation_service.proto\x12\x0b\x61nnserve.v1\x1a annserve/v1/recommendation.proto\x1a\x17google/rpc/status.proto\"R\n\x0eSimilarRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12.\n\x07options\x18\x02 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptions\"x\n\x0fSimilarResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"\x86\x01\n\x12PersonalizeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12/\n\x0crecent_items\x18\x02 \x03(\x0b\x32\x19.annserve.v1.WeightedItem\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptions\"|\n\x13PersonalizeResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"\xbe\x01\n\x0eRelatedRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x0crecent_items\x18\x03 \x03(\x0b\x32\x19.annserve.v1.WeightedItem\x12\x18\n\x0buser_impact\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12.\n\x07options\x18\x05 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptionsB\x0e\n\x0c_user_impact\"x\n\x0fRelatedResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"E\n\x15\x42\x61tchRecommendRequest\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.annserve.v1.BatchRecommendRow\"\xb6\x01\n\x11\x42\x61tchRecommendRow\x12.\n\x07similar\x18\x01 \x01(\x0b\x32\x1b.annserve.v1.SimilarRequestH\x00\x12\x36\n\x0bpersonalize\x18\x02 \x01(\x0b\x32\x1f.annserve.v1.PersonalizeRequestH\x00\x12.\n\x07related\x18\x03 \x01(\x0b\x32\x1b.annserve.v1.RelatedRequestH\x00\x42\t\n\x07request\"L\n\x16\x42\x61tchRecommendResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.annserve.v1.BatchRecommendResult\"\xaf\x01\n\x14\x42\x61tchRecommendResult\x12\x37\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.RecommendationsH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12.\n\x0cserving_info\x18\x03 \x01(\x0b\x32\x18.annserve.v1.ServingInfoB\x08\n\x06result2\xd0\x02\n\x15RecommendationService\x12\x44\n\x07Similar\x12\x1b.annserve.v1.SimilarRequest\x1a\x1c.annserve.v1.SimilarResponse\x12P\n\x0bPersonalize\x12\x1f.annserve.v1.PersonalizeRequest\x1a .annserve.v1.PersonalizeResponse\x12\x44\n\x07Related\x12\x1b.annserve.v1.RelatedRequest\x1a\x1c.annserve.v1.RelatedResponse\x12Y\n\x0e\x42\x61tchRecommend\x12\".annserve.v1.BatchRecommendRequest\x1a#.annserve.v1.BatchRecommendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(annserve/v1/recommendation_service.proto\x12\x0b\x61nnserve.v1\x1a annserve/v1/recommendation.proto\x1a\x17google/rpc/status.proto\"R\n\x0eSimilarRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12.\n\x07options\x18\x02 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptions\"x\n\x0fSimilarResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"\x86\x01\n\x12PersonalizeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12/\n\x0crecent_items\x18\x02 \x03(\x0b\x32\x19.annserve.v1.WeightedItem\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptions\"|\n\x13PersonalizeResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"\xbe\x01\n\x0eRelatedRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x0crecent_items\x18\x03 \x03(\x0b\x32\x19.annserve.v1.WeightedItem\x12\x18\n\x0buser_impact\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12.\n\x07options\x18\x05 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptionsB\x0e\n\x0c_user_impact\"x\n\x0fRelatedResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"\xcd\x03\n\x10RecommendRequest\x12\x11\n\tplacement\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\x0crecent_items\x18\x04 \x03(\x0b\x32\x19.annserve.v1.WeightedItem\x12;\n\x07\x63ontext\x18\x05 \x03(\x0b\x32*.annserve.v1.RecommendRequest.ContextEntry\x12\x17\n\x0f\x65xperiment_unit\x18\x06 \x01(\t\x12J\n\x0f\x66orced_variants\x18\x07 \x03(\x0b\x32\x31.annserve.v1.RecommendRequest.ForcedVariantsEntry\x12.\n\x07options\x18\x08 \x01(\x0b\x32\x1d.annserve.v1.RecommendOptions\x1aI\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.annserve.v1.ContextValue:\x02\x38\x01\x1a\x35\n\x13\x46orcedVariantsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"z\n\x11RecommendResponse\x12\x35\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.Recommendations\x12.\n\x0cserving_info\x18\x02 \x01(\x0b\x32\x18.annserve.v1.ServingInfo\"E\n\x15\x42\x61tchRecommendRequest\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.annserve.v1.BatchRecommendRow\"\xea\x01\n\x11\x42\x61tchRecommendRow\x12.\n\x07similar\x18\x01 \x01(\x0b\x32\x1b.annserve.v1.SimilarRequestH\x00\x12\x36\n\x0bpersonalize\x18\x02 \x01(\x0b\x32\x1f.annserve.v1.PersonalizeRequestH\x00\x12.\n\x07related\x18\x03 \x01(\x0b\x32\x1b.annserve.v1.RelatedRequestH\x00\x12\x32\n\trecommend\x18\x04 \x01(\x0b\x32\x1d.annserve.v1.RecommendRequestH\x00\x42\t\n\x07request\"L\n\x16\x42\x61tchRecommendResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.annserve.v1.BatchRecommendResult\"\xaf\x01\n\x14\x42\x61tchRecommendResult\x12\x37\n\x0frecommendations\x18\x01 \x01(\x0b\x32\x1c.annserve.v1.RecommendationsH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12.\n\x0cserving_info\x18\x03 \x01(\x0b\x32\x18.annserve.v1.ServingInfoB\x08\n\x06result2\x9c\x03\n\x15RecommendationService\x12\x44\n\x07Similar\x12\x1b.annserve.v1.SimilarRequest\x1a\x1c.annserve.v1.SimilarResponse\x12P\n\x0bPersonalize\x12\x1f.annserve.v1.PersonalizeRequest\x1a .annserve.v1.PersonalizeResponse\x12\x44\n\x07Related\x12\x1b.annserve.v1.RelatedRequest\x1a\x1c.annserve.v1.RelatedResponse\x12J\n\tRecommend\x12\x1d.annserve.v1.RecommendRequest\x1a\x1e.annserve.v1.RecommendResponse\x12Y\n\x0e\x42\x61tchRecommend\x12\".annserve.v1.BatchRecommendRequest\x1a#.annserve.v1.BatchRecommendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'annserve.v1.recommendation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RECOMMENDREQUEST_CONTEXTENTRY']._loaded_options = None
+  _globals['_RECOMMENDREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
+  _globals['_RECOMMENDREQUEST_FORCEDVARIANTSENTRY']._loaded_options = None
+  _globals['_RECOMMENDREQUEST_FORCEDVARIANTSENTRY']._serialized_options = b'8\001'
   _globals['_SIMILARREQUEST']._serialized_start=116
   _globals['_SIMILARREQUEST']._serialized_end=198
   _globals['_SIMILARRESPONSE']._serialized_start=200
@@ -45,14 +49,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELATEDREQUEST']._serialized_end=776
   _globals['_RELATEDRESPONSE']._serialized_start=778
   _globals['_RELATEDRESPONSE']._serialized_end=898
-  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=900
-  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=969
-  _globals['_BATCHRECOMMENDROW']._serialized_start=972
-  _globals['_BATCHRECOMMENDROW']._serialized_end=1154
-  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=1156
-  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=1232
-  _globals['_BATCHRECOMMENDRESULT']._serialized_start=1235
-  _globals['_BATCHRECOMMENDRESULT']._serialized_end=1410
-  _globals['_RECOMMENDATIONSERVICE']._serialized_start=1413
-  _globals['_RECOMMENDATIONSERVICE']._serialized_end=1749
+  _globals['_RECOMMENDREQUEST']._serialized_start=901
+  _globals['_RECOMMENDREQUEST']._serialized_end=1362
+  _globals['_RECOMMENDREQUEST_CONTEXTENTRY']._serialized_start=1234
+  _globals['_RECOMMENDREQUEST_CONTEXTENTRY']._serialized_end=1307
+  _globals['_RECOMMENDREQUEST_FORCEDVARIANTSENTRY']._serialized_start=1309
+  _globals['_RECOMMENDREQUEST_FORCEDVARIANTSENTRY']._serialized_end=1362
+  _globals['_RECOMMENDRESPONSE']._serialized_start=1364
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1486
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=1488
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=1557
+  _globals['_BATCHRECOMMENDROW']._serialized_start=1560
+  _globals['_BATCHRECOMMENDROW']._serialized_end=1794
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=1796
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=1872
+  _globals['_BATCHRECOMMENDRESULT']._serialized_start=1875
+  _globals['_BATCHRECOMMENDRESULT']._serialized_end=2050
+  _globals['_RECOMMENDATIONSERVICE']._serialized_start=2053
+  _globals['_RECOMMENDATIONSERVICE']._serialized_end=2465
 # @@protoc_insertion_point(module_scope)

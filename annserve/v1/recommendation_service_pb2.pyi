@@ -228,6 +228,144 @@ class RelatedResponse(_message.Message):
 Global___RelatedResponse: _TypeAlias = RelatedResponse  # noqa: Y015
 
 @_typing.final
+class RecommendRequest(_message.Message):
+    """Request message for `RecommendationService.Recommend`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContextEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _recommendation_pb2.ContextValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _recommendation_pb2.ContextValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ForcedVariantsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RECENT_ITEMS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UNIT_FIELD_NUMBER: _builtins.int
+    FORCED_VARIANTS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    placement: _builtins.str
+    """Required. The placement: 1 to 64 characters out of `a-z 0-9 _ -`."""
+    user_id: _builtins.str
+    """The user, in the caller's own ids; may be empty."""
+    experiment_unit: _builtins.str
+    """Whom experiments assign to variants, 1 to 128 bytes; empty means `user_id`. Without either, the first variant answers."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is on screen, or in the basket; at most 100 items. Repeats count once."""
+
+    @_builtins.property
+    def recent_items(self) -> _containers.RepeatedCompositeFieldContainer[_recommendation_pb2.WeightedItem]:
+        """As in `PersonalizeRequest.recent_items`."""
+
+    @_builtins.property
+    def context(self) -> _containers.MessageMap[_builtins.str, _recommendation_pb2.ContextValue]:
+        """The circumstances, by name; at most 32. INVALID_ARGUMENT for a name that the placement does not declare, or a value
+        of another type. Names that are left out have the value that the file gives them, or make the rules that test them
+        fail.
+        """
+
+    @_builtins.property
+    def forced_variants(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variants to answer instead of those assigned, by experiment: for tests by people. At most 8; INVALID_ARGUMENT for a
+        variant that there is not, and none for an experiment that there is not.
+        """
+
+    @_builtins.property
+    def options(self) -> _recommendation_pb2.RecommendOptions:
+        """How to answer; unset means as the placement says. `page_size` 0 means the placement's own."""
+
+    def __init__(
+        self,
+        *,
+        placement: _builtins.str = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        user_id: _builtins.str = ...,
+        recent_items: _abc.Iterable[_recommendation_pb2.WeightedItem] | None = ...,
+        context: _abc.Mapping[_builtins.str, _recommendation_pb2.ContextValue] | None = ...,
+        experiment_unit: _builtins.str = ...,
+        forced_variants: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        options: _recommendation_pb2.RecommendOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "experiment_unit", b"experiment_unit", "forced_variants", b"forced_variants", "item_ids", b"item_ids", "options", b"options", "placement", b"placement", "recent_items", b"recent_items", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendRequest: _TypeAlias = RecommendRequest  # noqa: Y015
+
+@_typing.final
+class RecommendResponse(_message.Message):
+    """Response message for `RecommendationService.Recommend`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOMMENDATIONS_FIELD_NUMBER: _builtins.int
+    SERVING_INFO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recommendations(self) -> _recommendation_pb2.Recommendations:
+        """The answer. Scores are those of the question that was asked in the end, after the placement's weights; rows are in the
+        order in which they are to be shown, which need not be that of their scores.
+        """
+
+    @_builtins.property
+    def serving_info(self) -> _recommendation_pb2.ServingInfo:
+        """How this call was served."""
+
+    def __init__(
+        self,
+        *,
+        recommendations: _recommendation_pb2.Recommendations | None = ...,
+        serving_info: _recommendation_pb2.ServingInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recommendations", b"recommendations", "serving_info", b"serving_info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recommendations", b"recommendations", "serving_info", b"serving_info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendResponse: _TypeAlias = RecommendResponse  # noqa: Y015
+
+@_typing.final
 class BatchRecommendRequest(_message.Message):
     """Request message for `RecommendationService.BatchRecommend`."""
 
@@ -260,6 +398,7 @@ class BatchRecommendRow(_message.Message):
     SIMILAR_FIELD_NUMBER: _builtins.int
     PERSONALIZE_FIELD_NUMBER: _builtins.int
     RELATED_FIELD_NUMBER: _builtins.int
+    RECOMMEND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def similar(self) -> Global___SimilarRequest:
         """As `RecommendationService.Similar`."""
@@ -272,18 +411,23 @@ class BatchRecommendRow(_message.Message):
     def related(self) -> Global___RelatedRequest:
         """As `RecommendationService.Related`."""
 
+    @_builtins.property
+    def recommend(self) -> Global___RecommendRequest:
+        """As `RecommendationService.Recommend`."""
+
     def __init__(
         self,
         *,
         similar: Global___SimilarRequest | None = ...,
         personalize: Global___PersonalizeRequest | None = ...,
         related: Global___RelatedRequest | None = ...,
+        recommend: Global___RecommendRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["personalize", b"personalize", "related", b"related", "request", b"request", "similar", b"similar"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["personalize", b"personalize", "recommend", b"recommend", "related", b"related", "request", b"request", "similar", b"similar"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["personalize", b"personalize", "related", b"related", "request", b"request", "similar", b"similar"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["personalize", b"personalize", "recommend", b"recommend", "related", b"related", "request", b"request", "similar", b"similar"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["similar", "personalize", "related"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["similar", "personalize", "related", "recommend"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 

@@ -415,7 +415,7 @@ async def test_batch_answers_each_row_with_a_status_of_its_own(call: Calls, twin
         code_pb2.OK,
     ]
     assert response.results[1].status.message == "item_ids[0]: must not be empty"
-    assert response.results[2].status.message == "request: one of similar, personalize, related must be set"
+    assert response.results[2].status.message == "request: one of similar, personalize, related, recommend must be set"
     assert [query.mode for query in twin.queries if not query.options.strict] == [
         Mode.SIMILAR,
         Mode.PERSONALIZE,

@@ -16,7 +16,7 @@ from annserve.domain.errors import InvalidArgumentError, NoCatalogError
 from annserve.domain.filter import Equals
 from annserve.domain.query import Query
 from annserve.service import limits
-from annserve.service.convert import batch_queries, personalize_query, related_query, similar_query
+from annserve.service.convert import batch_queries, personalize_query, recommend_query, related_query, similar_query
 from annserve.service.limits import Limit
 from annserve.v1 import recommendation_pb2 as values
 from annserve.v1 import recommendation_service_pb2 as messages
@@ -53,6 +53,10 @@ def _max_staleness(seconds: float) -> Query:
 def _rows(count: int) -> list[Query | InvalidArgumentError | NoCatalogError]:
     row = messages.BatchRecommendRow(similar=messages.SimilarRequest(item_ids=["a"]))
     return list(batch_queries(messages.BatchRecommendRequest(rows=[row] * count), SCHEMA))
+
+
+def _placed(**fields: Any) -> Query:
+    return recommend_query(messages.RecommendRequest(placement="home", **fields), SCHEMA)
 
 
 class Boundary(NamedTuple):
@@ -135,6 +139,25 @@ TABLE = [
         limits.STRING_BYTES,
         "options.filter.condition.equals",
         lambda count: _with_options(filter=equals("country", string("x" * count))),
+        1,
+    ),
+    Boundary(limits.SHOWN_ITEM_IDS, "item_ids", lambda count: _placed(item_ids=_ids(count)), 1),
+    Boundary(
+        limits.CONTEXT,
+        "context",
+        lambda count: _placed(context={str(place): values.ContextValue(bool_value=True) for place in range(count)}),
+        1,
+    ),
+    Boundary(
+        limits.CONTEXT_STRING_BYTES,
+        "context['device']",
+        lambda count: _placed(context={"device": values.ContextValue(string_value="x" * count)}),
+        1,
+    ),
+    Boundary(
+        limits.FORCED_VARIANTS,
+        "forced_variants",
+        lambda count: _placed(forced_variants={str(place): "b" for place in range(count)}),
         1,
     ),
 ]
@@ -234,7 +257,7 @@ def test_rows_without_a_page_size_that_is_allowed_spoil_neither_the_sum_nor_the_
     assert [str(error) for error in (too_large, negative, unset)] == [
         "options.page_size: must be at most 500, got 501",
         "options.page_size: must be at least 0, got -1",
-        "request: one of similar, personalize, related must be set",
+        "request: one of similar, personalize, related, recommend must be set",
     ]
 
 

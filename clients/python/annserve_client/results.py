@@ -19,6 +19,10 @@ class Source(str, Enum):
     FOLD_IN = "fold_in"
     BLEND = "blend"
     POPULAR = "popular"
+    EDITORIAL = "editorial"
+    """A list in the placement's file."""
+    EXPLORATION = "exploration"
+    """The share of a page that the placement gives to fresh items."""
 
 
 class SearchPath(str, Enum):
@@ -37,6 +41,7 @@ class LimitingRule(str, Enum):
     CANDIDATE_ITEMS = "candidate_items"
     EXCLUDED = "excluded"
     FILTER = "filter"
+    PLACEMENT = "placement"
 
 
 class Degradation(str, Enum):
@@ -49,6 +54,10 @@ class Degradation(str, Enum):
     """The user's history could not be read: only what the snapshot knows of it was used."""
     METADATA_UNAVAILABLE = "metadata_unavailable"
     """The fields of `read_mask` could not be read."""
+    RULES_SKIPPED = "rules_skipped"
+    """Rules of the placement that test metadata were left out: it could not be read."""
+    FILTER_SKIPPED = "filter_skipped"
+    """The catalogue did not answer, and the placement goes on without the filter."""
 
 
 class CacheSource(str, Enum):

@@ -94,6 +94,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     A worker that has not even time to refuse ends calls as CANCELLED, without details; they may be retried too.
     """
+    ERROR_REASON_UNKNOWN_PLACEMENT: _ErrorReason.ValueType  # 19
+    """NOT_FOUND: the request names a placement that there is not. Metadata: `placement`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
@@ -178,4 +180,6 @@ after some tens of milliseconds, another worker may have time. There is no reque
 
 A worker that has not even time to refuse ends calls as CANCELLED, without details; they may be retried too.
 """
+ERROR_REASON_UNKNOWN_PLACEMENT: ErrorReason.ValueType  # 19
+"""NOT_FOUND: the request names a placement that there is not. Metadata: `placement`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

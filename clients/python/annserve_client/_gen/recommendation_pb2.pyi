@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -38,6 +39,8 @@ class _LimitingRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limiting
     """Seed, context, excluded and seen items took the rest."""
     LIMITING_RULE_FILTER: _LimitingRule.ValueType  # 4
     """No more items pass `filter`."""
+    LIMITING_RULE_PLACEMENT: _LimitingRule.ValueType  # 5
+    """The placement's caps, or weights of 0, took the rest of its candidates."""
 
 class LimitingRule(_LimitingRule, metaclass=_LimitingRuleEnumTypeWrapper):
     """A rule that limits how many items are eligible."""
@@ -52,6 +55,8 @@ LIMITING_RULE_EXCLUDED: LimitingRule.ValueType  # 3
 """Seed, context, excluded and seen items took the rest."""
 LIMITING_RULE_FILTER: LimitingRule.ValueType  # 4
 """No more items pass `filter`."""
+LIMITING_RULE_PLACEMENT: LimitingRule.ValueType  # 5
+"""The placement's caps, or weights of 0, took the rest of its candidates."""
 Global___LimitingRule: _TypeAlias = LimitingRule  # noqa: Y015
 
 class _Source:
@@ -72,6 +77,10 @@ class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueTy
     """Context items and user together."""
     SOURCE_POPULAR: _Source.ValueType  # 5
     """Recent popularity, because nothing in the request had a vector."""
+    SOURCE_EDITORIAL: _Source.ValueType  # 6
+    """A list in the placement's file: a pin, or an editorial list of its fallback chain."""
+    SOURCE_EXPLORATION: _Source.ValueType  # 7
+    """The share of a page that the placement gives to fresh items."""
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """Who filled a row of an answer."""
@@ -88,6 +97,10 @@ SOURCE_BLEND: Source.ValueType  # 4
 """Context items and user together."""
 SOURCE_POPULAR: Source.ValueType  # 5
 """Recent popularity, because nothing in the request had a vector."""
+SOURCE_EDITORIAL: Source.ValueType  # 6
+"""A list in the placement's file: a pin, or an editorial list of its fallback chain."""
+SOURCE_EXPLORATION: Source.ValueType  # 7
+"""The share of a page that the placement gives to fresh items."""
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 class _SearchPath:
@@ -156,6 +169,10 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     """The user's history could not be read: only what the snapshot knows of it was used."""
     DEGRADATION_METADATA_UNAVAILABLE: _Degradation.ValueType  # 3
     """The fields of `read_mask` could not be read."""
+    DEGRADATION_RULES_SKIPPED: _Degradation.ValueType  # 4
+    """Rules of the placement that test metadata were left out: it could not be read."""
+    DEGRADATION_FILTER_SKIPPED: _Degradation.ValueType  # 5
+    """The catalogue did not answer, and the placement's file says to go on without the filter."""
 
 class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
     """What an answer had to do without."""
@@ -168,6 +185,10 @@ DEGRADATION_HISTORY_UNAVAILABLE: Degradation.ValueType  # 2
 """The user's history could not be read: only what the snapshot knows of it was used."""
 DEGRADATION_METADATA_UNAVAILABLE: Degradation.ValueType  # 3
 """The fields of `read_mask` could not be read."""
+DEGRADATION_RULES_SKIPPED: Degradation.ValueType  # 4
+"""Rules of the placement that test metadata were left out: it could not be read."""
+DEGRADATION_FILTER_SKIPPED: Degradation.ValueType  # 5
+"""The catalogue did not answer, and the placement's file says to go on without the filter."""
 Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 @_typing.final
@@ -390,6 +411,7 @@ class Recommendations(_message.Message):
     SEARCH_PATH_FIELD_NUMBER: _builtins.int
     SELECTIVITY_FIELD_NUMBER: _builtins.int
     USER_IMPACT_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """The snapshot that answered."""
     search_path: Global___SearchPath.ValueType
@@ -412,6 +434,10 @@ class Recommendations(_message.Message):
     def shortfall(self) -> Global___Shortfall:
         """Set when fewer items came back than were asked for."""
 
+    @_builtins.property
+    def placement(self) -> Global___PlacementUse:
+        """The placement that answered; set in answers of `RecommendationService.Recommend`."""
+
     def __init__(
         self,
         *,
@@ -422,10 +448,11 @@ class Recommendations(_message.Message):
         search_path: Global___SearchPath.ValueType = ...,
         selectivity: _builtins.float | None = ...,
         user_impact: _builtins.float | None = ...,
+        placement: Global___PlacementUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity", "_user_impact", b"_user_impact", "selectivity", b"selectivity", "shortfall", b"shortfall", "user_impact", b"user_impact"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity", "_user_impact", b"_user_impact", "placement", b"placement", "selectivity", b"selectivity", "shortfall", b"shortfall", "user_impact", b"user_impact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity", "_user_impact", b"_user_impact", "missing_ids", b"missing_ids", "results", b"results", "search_path", b"search_path", "selectivity", b"selectivity", "shortfall", b"shortfall", "snapshot_id", b"snapshot_id", "user_impact", b"user_impact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity", "_user_impact", b"_user_impact", "missing_ids", b"missing_ids", "placement", b"placement", "results", b"results", "search_path", b"search_path", "selectivity", b"selectivity", "shortfall", b"shortfall", "snapshot_id", b"snapshot_id", "user_impact", b"user_impact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__selectivity: _TypeAlias = _typing.Literal["selectivity"]  # noqa: Y015
     _WhichOneofArgType__selectivity: _TypeAlias = _typing.Literal["_selectivity", b"_selectivity"]  # noqa: Y015
@@ -437,6 +464,94 @@ class Recommendations(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_impact) -> _WhichOneofReturnType__user_impact | None: ...
 
 Global___Recommendations: _TypeAlias = Recommendations  # noqa: Y015
+
+@_typing.final
+class PlacementUse(_message.Message):
+    """How a placement answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_REASON_FIELD_NUMBER: _builtins.int
+    USER_CONTEXT_SIMILARITY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The placement."""
+    version: _builtins.str
+    """Names the content of its file: 16 hexadecimal digits, other ones after any change."""
+    experiment: _builtins.str
+    """The experiment that the placement takes part in; empty without one."""
+    variant: _builtins.str
+    """The variant of the experiment that answered; empty without an experiment."""
+    mode: _builtins.str
+    """Which question was asked in the end: `similar`, `personalize` or `related`; empty when the answer is suppressed."""
+    suppressed_reason: _builtins.str
+    """Why the placement shows nothing here and now, in the words of its file; empty when it does. There are no results."""
+    user_context_similarity: _builtins.float
+    """The cosine of the user's and the context items' bare vectors, -1 to 1; unset where one of the two is missing, or
+    nothing asked for it.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        experiment: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        suppressed_reason: _builtins.str = ...,
+        user_context_similarity: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_context_similarity", b"_user_context_similarity", "user_context_similarity", b"user_context_similarity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_context_similarity", b"_user_context_similarity", "experiment", b"experiment", "mode", b"mode", "name", b"name", "suppressed_reason", b"suppressed_reason", "user_context_similarity", b"user_context_similarity", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__user_context_similarity: _TypeAlias = _typing.Literal["user_context_similarity"]  # noqa: Y015
+    _WhichOneofArgType__user_context_similarity: _TypeAlias = _typing.Literal["_user_context_similarity", b"_user_context_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_context_similarity) -> _WhichOneofReturnType__user_context_similarity | None: ...
+
+Global___PlacementUse: _TypeAlias = PlacementUse  # noqa: Y015
+
+@_typing.final
+class ContextValue(_message.Message):
+    """A value of a request's context, of the type that the placement declares for its name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    NUMBER_VALUE_FIELD_NUMBER: _builtins.int
+    BOOL_VALUE_FIELD_NUMBER: _builtins.int
+    TIME_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.str
+    """At most 256 bytes of UTF-8."""
+    number_value: _builtins.float
+    """Finite."""
+    bool_value: _builtins.bool
+    """True or false."""
+    @_builtins.property
+    def time_value(self) -> _timestamp_pb2.Timestamp:
+        """A moment."""
+
+    def __init__(
+        self,
+        *,
+        string_value: _builtins.str = ...,
+        number_value: _builtins.float = ...,
+        bool_value: _builtins.bool = ...,
+        time_value: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "number_value", b"number_value", "string_value", b"string_value", "time_value", b"time_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "number_value", b"number_value", "string_value", b"string_value", "time_value", b"time_value", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["string_value", "number_value", "bool_value", "time_value"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___ContextValue: _TypeAlias = ContextValue  # noqa: Y015
 
 @_typing.final
 class Recommendation(_message.Message):
@@ -470,12 +585,17 @@ class Recommendation(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    FALLBACK_STEP_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item, in the catalogue's own id."""
     score: _builtins.float
     """Larger is better; what it compares is said at the response of each method."""
     source: Global___Source.ValueType
     """Who filled this row."""
+    fallback_step: _builtins.int
+    """Which step of the placement's fallback chain filled this row, from 1 on; 0 when none had to. Only in answers of a
+    placement.
+    """
     @_builtins.property
     def explanation(self) -> Global___ScoreExplanation:
         """What the score is made of; set when the request said `explain`."""
@@ -494,10 +614,11 @@ class Recommendation(_message.Message):
         source: Global___Source.ValueType = ...,
         explanation: Global___ScoreExplanation | None = ...,
         metadata: _abc.Mapping[_builtins.str, _filter_pb2.FieldValues] | None = ...,
+        fallback_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "item_id", b"item_id", "metadata", b"metadata", "score", b"score", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "fallback_step", b"fallback_step", "item_id", b"item_id", "metadata", b"metadata", "score", b"score", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,37 +633,89 @@ class ScoreExplanation(_message.Message):
     LIKENESS_FIELD_NUMBER: _builtins.int
     AFFINITY_FIELD_NUMBER: _builtins.int
     POPULARITY_CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    USER_SIMILARITY_FIELD_NUMBER: _builtins.int
+    CONTEXT_SIMILARITY_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
     likeness: _builtins.float
     """Likeness to the seed or context items; unset where none took part."""
     affinity: _builtins.float
     """Affinity of the user, prior included; unset where no user vector took part."""
     popularity_contribution: _builtins.float
     """The part of `affinity` that is the popularity prior; unset where `affinity` is."""
+    user_similarity: _builtins.float
+    """The cosine of the item's bare vector and the user's, -1 to 1. Only in answers of a placement, where there is a user
+    vector.
+    """
+    context_similarity: _builtins.float
+    """The same with the context items' mean unit vector."""
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleEffect]:
+        """What the placement's rules did to this row, in the order in which they did it."""
+
     def __init__(
         self,
         *,
         likeness: _builtins.float | None = ...,
         affinity: _builtins.float | None = ...,
         popularity_contribution: _builtins.float | None = ...,
+        user_similarity: _builtins.float | None = ...,
+        context_similarity: _builtins.float | None = ...,
+        effects: _abc.Iterable[Global___RuleEffect] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_likeness", b"_likeness", "_popularity_contribution", b"_popularity_contribution", "affinity", b"affinity", "likeness", b"likeness", "popularity_contribution", b"popularity_contribution"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_context_similarity", b"_context_similarity", "_likeness", b"_likeness", "_popularity_contribution", b"_popularity_contribution", "_user_similarity", b"_user_similarity", "affinity", b"affinity", "context_similarity", b"context_similarity", "likeness", b"likeness", "popularity_contribution", b"popularity_contribution", "user_similarity", b"user_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_likeness", b"_likeness", "_popularity_contribution", b"_popularity_contribution", "affinity", b"affinity", "likeness", b"likeness", "popularity_contribution", b"popularity_contribution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_context_similarity", b"_context_similarity", "_likeness", b"_likeness", "_popularity_contribution", b"_popularity_contribution", "_user_similarity", b"_user_similarity", "affinity", b"affinity", "context_similarity", b"context_similarity", "effects", b"effects", "likeness", b"likeness", "popularity_contribution", b"popularity_contribution", "user_similarity", b"user_similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__affinity: _TypeAlias = _typing.Literal["affinity"]  # noqa: Y015
     _WhichOneofArgType__affinity: _TypeAlias = _typing.Literal["_affinity", b"_affinity"]  # noqa: Y015
+    _WhichOneofReturnType__context_similarity: _TypeAlias = _typing.Literal["context_similarity"]  # noqa: Y015
+    _WhichOneofArgType__context_similarity: _TypeAlias = _typing.Literal["_context_similarity", b"_context_similarity"]  # noqa: Y015
     _WhichOneofReturnType__likeness: _TypeAlias = _typing.Literal["likeness"]  # noqa: Y015
     _WhichOneofArgType__likeness: _TypeAlias = _typing.Literal["_likeness", b"_likeness"]  # noqa: Y015
     _WhichOneofReturnType__popularity_contribution: _TypeAlias = _typing.Literal["popularity_contribution"]  # noqa: Y015
     _WhichOneofArgType__popularity_contribution: _TypeAlias = _typing.Literal["_popularity_contribution", b"_popularity_contribution"]  # noqa: Y015
+    _WhichOneofReturnType__user_similarity: _TypeAlias = _typing.Literal["user_similarity"]  # noqa: Y015
+    _WhichOneofArgType__user_similarity: _TypeAlias = _typing.Literal["_user_similarity", b"_user_similarity"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__affinity) -> _WhichOneofReturnType__affinity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_similarity) -> _WhichOneofReturnType__context_similarity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__likeness) -> _WhichOneofReturnType__likeness | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__popularity_contribution) -> _WhichOneofReturnType__popularity_contribution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_similarity) -> _WhichOneofReturnType__user_similarity | None: ...
 
 Global___ScoreExplanation: _TypeAlias = ScoreExplanation  # noqa: Y015
+
+@_typing.final
+class RuleEffect(_message.Message):
+    """What a rule of a placement did to a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """The rule, as it is called in the file: `boosts[0]`, `diversity`, `caps[1]`, `pins[0]`, `rotation`, `exploration`."""
+    weight: _builtins.float
+    """The factor by which it moved the row: what `boosts` and `rotation` say. Unset where it moved the row otherwise."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "rule", b"rule", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___RuleEffect: _TypeAlias = RuleEffect  # noqa: Y015
 
 @_typing.final
 class Shortfall(_message.Message):

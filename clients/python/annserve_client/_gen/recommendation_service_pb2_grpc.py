@@ -64,6 +64,11 @@ class RecommendationServiceStub:
                 request_serializer=annserve_dot_v1_dot_recommendation__service__pb2.RelatedRequest.SerializeToString,
                 response_deserializer=annserve_dot_v1_dot_recommendation__service__pb2.RelatedResponse.FromString,
                 _registered_method=True)
+        self.Recommend = channel.unary_unary(
+                '/annserve.v1.RecommendationService/Recommend',
+                request_serializer=annserve_dot_v1_dot_recommendation__service__pb2.RecommendRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_recommendation__service__pb2.RecommendResponse.FromString,
+                _registered_method=True)
         self.BatchRecommend = channel.unary_unary(
                 '/annserve.v1.RecommendationService/BatchRecommend',
                 request_serializer=annserve_dot_v1_dot_recommendation__service__pb2.BatchRecommendRequest.SerializeToString,
@@ -123,6 +128,17 @@ class RecommendationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recommend(self, request, context):
+        """Returns what a placement shows here and now: which question is asked, and under which rules, is in its file.
+
+        NOT_FOUND (`UNKNOWN_PLACEMENT`) for a name that has none. An answer that the placement suppresses has no results, and
+        says so in `recommendations.placement`. Options that are set win over the file; `filter`, `exclude_item_ids` and
+        `candidate_items` narrow down what it allows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BatchRecommend(self, request, context):
         """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
 
@@ -150,6 +166,11 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
                     servicer.Related,
                     request_deserializer=annserve_dot_v1_dot_recommendation__service__pb2.RelatedRequest.FromString,
                     response_serializer=annserve_dot_v1_dot_recommendation__service__pb2.RelatedResponse.SerializeToString,
+            ),
+            'Recommend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recommend,
+                    request_deserializer=annserve_dot_v1_dot_recommendation__service__pb2.RecommendRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_recommendation__service__pb2.RecommendResponse.SerializeToString,
             ),
             'BatchRecommend': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchRecommend,
@@ -253,6 +274,33 @@ class RecommendationService:
             '/annserve.v1.RecommendationService/Related',
             annserve_dot_v1_dot_recommendation__service__pb2.RelatedRequest.SerializeToString,
             annserve_dot_v1_dot_recommendation__service__pb2.RelatedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.RecommendationService/Recommend',
+            annserve_dot_v1_dot_recommendation__service__pb2.RecommendRequest.SerializeToString,
+            annserve_dot_v1_dot_recommendation__service__pb2.RecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,

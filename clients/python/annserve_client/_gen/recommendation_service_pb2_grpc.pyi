@@ -70,6 +70,13 @@ class RecommendationServiceStub:
     Personalize's. When the context items, or the user, have no vector, the other half answers alone and `user_impact`
     in the answer says so; when neither has one, popular items answer. A strict request fails instead (NOT_FOUND).
     """
+    Recommend: _grpc.UnaryUnaryMultiCallable[_recommendation_service_pb2.RecommendRequest, _recommendation_service_pb2.RecommendResponse]
+    """Returns what a placement shows here and now: which question is asked, and under which rules, is in its file.
+
+    NOT_FOUND (`UNKNOWN_PLACEMENT`) for a name that has none. An answer that the placement suppresses has no results, and
+    says so in `recommendations.placement`. Options that are set win over the file; `filter`, `exclude_item_ids` and
+    `candidate_items` narrow down what it allows.
+    """
     BatchRecommend: _grpc.UnaryUnaryMultiCallable[_recommendation_service_pb2.BatchRecommendRequest, _recommendation_service_pb2.BatchRecommendResponse]
     """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
 
@@ -118,6 +125,13 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
     `(1 - user_impact) * z(likeness) + user_impact * z(affinity)`. With `user_impact` 0 the order is Similar's, with 1
     Personalize's. When the context items, or the user, have no vector, the other half answers alone and `user_impact`
     in the answer says so; when neither has one, popular items answer. A strict request fails instead (NOT_FOUND).
+    """
+    Recommend: _aio.UnaryUnaryMultiCallable[_recommendation_service_pb2.RecommendRequest, _recommendation_service_pb2.RecommendResponse]  # type: ignore[assignment]
+    """Returns what a placement shows here and now: which question is asked, and under which rules, is in its file.
+
+    NOT_FOUND (`UNKNOWN_PLACEMENT`) for a name that has none. An answer that the placement suppresses has no results, and
+    says so in `recommendations.placement`. Options that are set win over the file; `filter`, `exclude_item_ids` and
+    `candidate_items` narrow down what it allows.
     """
     BatchRecommend: _aio.UnaryUnaryMultiCallable[_recommendation_service_pb2.BatchRecommendRequest, _recommendation_service_pb2.BatchRecommendResponse]  # type: ignore[assignment]
     """Answers up to 100 requests of any kind, each with a status of its own: one bad row does not spoil the rest.
@@ -182,6 +196,19 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         `(1 - user_impact) * z(likeness) + user_impact * z(affinity)`. With `user_impact` 0 the order is Similar's, with 1
         Personalize's. When the context items, or the user, have no vector, the other half answers alone and `user_impact`
         in the answer says so; when neither has one, popular items answer. A strict request fails instead (NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def Recommend(
+        self,
+        request: _recommendation_service_pb2.RecommendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recommendation_service_pb2.RecommendResponse, _abc.Awaitable[_recommendation_service_pb2.RecommendResponse]]:
+        """Returns what a placement shows here and now: which question is asked, and under which rules, is in its file.
+
+        NOT_FOUND (`UNKNOWN_PLACEMENT`) for a name that has none. An answer that the placement suppresses has no results, and
+        says so in `recommendations.placement`. Options that are set win over the file; `filter`, `exclude_item_ids` and
+        `candidate_items` narrow down what it allows.
         """
 
     @_abc_1.abstractmethod
