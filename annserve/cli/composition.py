@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
-import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
+from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.domain.catalog import CatalogStore
 from annserve.domain.ports import Recommender
@@ -34,8 +32,6 @@ FIRST_LOOK_SECONDS = 10.0
 """How long a server waits, before it answers, to learn which items the catalogue has."""
 
 _LOOK_SECONDS = 0.02
-_NICENESS = 5
-"""Of threads that search: a third of the event loop's share of a processor."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +62,8 @@ async def opened_recommender(
         keeper: Who follows it; None to do that here. A file is followed here in any case: it is in this memory.
         metrics: Takes what answers use of the catalogue.
     """
-    executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=_stand_back)
+    # The event loop goes first: whoever refuses, or answers at once, is quick.
+    executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
     recommender = SnapshotRecommender(snapshot)
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
     try:
@@ -117,12 +114,6 @@ async def _opened_catalog(
     finally:
         await keeper.stop()
         await store.close()
-
-
-def _stand_back() -> None:
-    """Let the event loop go first where a processor has to be shared: whoever refuses, or answers at once, is quick."""
-    if sys.platform == "linux":  # Elsewhere a thread has no niceness of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def keeper_settings_of(settings: Settings) -> KeeperSettings:

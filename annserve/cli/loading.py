@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from annserve.cli.background import in_background
 from annserve.cli.child_program import begun
 from annserve.cli.working import work
 from annserve.domain.errors import AnnserveError, SnapshotRefusedError
@@ -17,6 +18,8 @@ from annserve.supervisor.loader import Loader, LoadRefusedError
 from annserve.supervisor.messages import Message
 from annserve.supervisor.orders import LoaderOrders
 
+_NICENESS = 10
+"""Of loading: a tenth of the share of a worker that answers calls."""
 _HEADROOM = 1.25
 """What loading takes beyond the size of the files, at most: graphs are copied into memory, ids and vectors mapped."""
 
@@ -26,7 +29,9 @@ def main() -> None:
     orders, settings = begun(LoaderOrders, "loader")
 
     def load(orders: LoaderOrders) -> tuple[Snapshot, Message]:
-        snapshot = _loaded(SnapshotStore(settings.snapshots), orders.snapshot_id)
+        store = SnapshotStore(settings.snapshots)
+        # The workers of another snapshot may be answering meanwhile.
+        snapshot = in_background(lambda: _loaded(store, orders.snapshot_id), _NICENESS)
         report = {"snapshot_id": snapshot.id, "items": len(snapshot.items), "users": len(snapshot.users)}
         return snapshot, report
 
