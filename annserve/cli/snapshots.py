@@ -71,7 +71,7 @@ def verify_snapshot(
 
 @app.command()
 def activate(snapshot_id: SnapshotArgument, snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> None:
-    """Make a snapshot the live one, after verifying it. A server takes it at its next start."""
+    """Make a snapshot the live one, after verifying it. A running instance follows."""
     open_store(snapshots).activate(snapshot_id)
     _report(f"{snapshot_id} is live", {"snapshot_id": snapshot_id}, as_json=as_json)
 

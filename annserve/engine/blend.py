@@ -8,9 +8,9 @@ from annserve.domain.arrays import Rows, Scores, Vectors
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import Options, SearchPath
 from annserve.engine.eligibility import Eligibility
+from annserve.engine.live_items import LiveItems
 from annserve.search.exact import top_k
 from annserve.search.index import SearchResult
-from annserve.snapshot.snapshot import Snapshot
 
 CANDIDATES_MIN = 100
 
@@ -24,7 +24,7 @@ def candidate_depth(k: int) -> int:
 
 
 def blended(
-    snapshot: Snapshot,
+    items: LiveItems,
     likeness_query: Vectors,
     affinity_query: Vectors,
     user_impact: float,
@@ -50,11 +50,11 @@ def blended(
             fallback_us_max=fallback_us_max,
             deadline=deadline,
         )
-        for index, query in ((snapshot.likeness, likeness_query), (snapshot.affinity, affinity_query))
+        for index, query in ((items.likeness, likeness_query), (items.affinity, affinity_query))
     ]
     rows: Rows = np.union1d(found[0].rows, found[1].rows)
-    likeness = standardised(snapshot.likeness.score_rows(likeness_query, rows))
-    affinity = standardised(snapshot.affinity.score_rows(affinity_query, rows))
+    likeness = standardised(items.likeness.score_rows(likeness_query, rows))
+    affinity = standardised(items.affinity.score_rows(affinity_query, rows))
     best, scores = top_k((1.0 - user_impact) * likeness + user_impact * affinity, options.k)
     path = SearchPath.HNSW if SearchPath.HNSW in (found[0].path, found[1].path) else SearchPath.EXACT
     return SearchResult(rows=rows[best], scores=scores, path=path, eligible_count=found[0].eligible_count)

@@ -49,7 +49,7 @@ class CandidateCheck:
         self._recommender = recommender
         self._workbench = workbench
         self._store = store
-        self._items = recommender.snapshot.items
+        self._fresh = recommender.fresh
         self._look_ups: dict[tuple[Filter | None, bool], MergedLookUps] = {}
 
     async def answer(
@@ -84,7 +84,7 @@ class CandidateCheck:
             kept = passing | (everything & resolved.certain)
             counts = [sum(row in kept for row in rows.tolist()) for rows in lists]
             if all(count >= needed or len(rows) < depth for count, rows in zip(counts, lists, strict=True)):
-                allowed = Restriction(kept, len(self._items))
+                allowed = Restriction.over(kept, self._fresh.items.row_count)
                 answer = self._recommender.recommend(query, deadline, replace(knowledge, allowed=allowed))
                 path = SearchPath.HNSW if any(one.path is SearchPath.HNSW for one in found) else SearchPath.EXACT
                 # What was known before the check had a part in it too, and is older.
@@ -127,7 +127,7 @@ class CandidateCheck:
         use.candidates_checked += len(rows)
         for start in range(0, len(rows), CHECKED_MAX):
             part = rows[start : start + CHECKED_MAX]
-            ids = self._items.ids(np.array(part, np.int64))
+            ids = self._fresh.items.ids(np.array(part, np.int64))
             use.database_calls += 1
             found = (await look_ups.find(ids, deadline)).metadata
             checked.update(found)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pyroaring import BitMap
+
 from annserve.cache.bitmaps import BitmapCache, LeafBitmap
 from annserve.domain.catalog import CatalogStore, Metadata, Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
@@ -62,8 +64,9 @@ class CatalogRecommender:
         self._settings = settings
         snapshot = recommender.snapshot
         self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
-        self._filters = Filters(bitmaps, len(snapshot.items))
-        self._histories = HistoryReader(store, snapshot, self._settings)
+        self._fresh = recommender.fresh
+        self._filters = Filters(bitmaps, len(snapshot.items), self._holds_all)
+        self._histories = HistoryReader(store, self._fresh, self._settings)
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
         self.used = CatalogUse()
@@ -86,6 +89,7 @@ class CatalogRecommender:
         if known is None:
             return None
         versions, age_seconds = known
+        versions = (*versions, *self._fresh.items.versions)
         bitmaps = self._bitmaps
         if not query.options.read_mask:
             return None if versions and self._is_stale else Basis(versions=versions, age_seconds=age_seconds)
@@ -132,6 +136,9 @@ class CatalogRecommender:
                 answer, metadata=metadata, degradations=tuple(degradations), catalog_age_seconds=age_seconds
             )
         return answer
+
+    def _holds_all(self, rows: BitMap) -> bool:
+        return self._fresh.items.all_in(rows)
 
     @property
     def _is_stale(self) -> bool:

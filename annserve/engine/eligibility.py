@@ -10,6 +10,7 @@ from pyroaring import BitMap
 from annserve.domain.arrays import Rows
 from annserve.domain.query import LimitingRule, Mode, Query, Shortfall
 from annserve.engine.knowledge import Knowledge
+from annserve.engine.live_items import LiveItems
 from annserve.engine.query_vectors import QueryVectors
 from annserve.search.restriction import Restriction
 from annserve.snapshot.snapshot import Snapshot
@@ -21,7 +22,7 @@ class Eligibility:
 
     restriction: Restriction | None
     excluded: Rows
-    """Without repeats; rows of `restriction` or not."""
+    """Without repeats; rows of `restriction`, or of items that are there, or not."""
     count: int
     rule: LimitingRule
     """What would be to blame for too few."""
@@ -33,13 +34,15 @@ class Eligibility:
         return Shortfall(requested=requested, returned=returned, eligible=self.count, limiting_rule=self.rule)
 
 
-def eligibility_of(query: Query, vectors: QueryVectors, snapshot: Snapshot, knowledge: Knowledge) -> Eligibility:
+def eligibility_of(
+    query: Query, vectors: QueryVectors, snapshot: Snapshot, items: LiveItems, knowledge: Knowledge
+) -> Eligibility:
     """Return what ``query`` may be answered with: what is allowed, without seeds, exclusions and seen items."""
     options = query.options
     excluded = vectors.seed_rows
     further = []
     if options.exclude_item_ids:
-        further.append(_known_rows(options.exclude_item_ids, snapshot))
+        further.append(items.rows(options.exclude_item_ids))
     if options.exclude_seen and query.mode is not Mode.SIMILAR:
         further += [vectors.recent_rows, knowledge.seen_rows]
         if vectors.user_row is not None and snapshot.histories is not None:
@@ -51,18 +54,12 @@ def eligibility_of(query: Query, vectors: QueryVectors, snapshot: Snapshot, know
     if restriction is not None and options.filter is not None:
         rule = LimitingRule.FILTER
     if options.candidate_item_ids is not None:
-        candidates = BitMap(_known_rows(options.candidate_item_ids, snapshot))
-        allowed = candidates if restriction is None else candidates & restriction.bitmap
+        candidates = BitMap(items.rows(options.candidate_item_ids))
+        allowed = candidates if restriction is None else candidates & restriction.whole
         # The filter is to blame only where the candidates alone would have filled the page.
         rule = rule if len(candidates) >= options.k else LimitingRule.CANDIDATE_ITEM_IDS
-        restriction = Restriction(allowed, len(snapshot.items))
-    allowed_count = len(snapshot.items) if restriction is None else len(restriction)
-    excluded_count = excluded.size if restriction is None else restriction.count_of(excluded.tolist())
+        restriction = Restriction.over(allowed, items.row_count)
+    allowed_count, count = items.counts(restriction, excluded)
     if allowed_count >= options.k:
         rule = LimitingRule.EXCLUDED
-    return Eligibility(restriction=restriction, excluded=excluded, count=allowed_count - excluded_count, rule=rule)
-
-
-def _known_rows(item_ids: tuple[str, ...], snapshot: Snapshot) -> Rows:
-    rows = (snapshot.items.row(item_id) for item_id in item_ids)
-    return np.array([row for row in rows if row is not None], dtype=np.int64)
+    return Eligibility(restriction=restriction, excluded=excluded, count=count, rule=rule)

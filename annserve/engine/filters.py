@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
@@ -59,9 +59,11 @@ class Resolved:
 class Filters:
     """Resolves filters over the rows of one snapshot. One event loop uses it."""
 
-    def __init__(self, bitmaps: BitmapCache, row_count: int) -> None:
+    def __init__(self, bitmaps: BitmapCache, row_count: int, all_in: Callable[[BitMap], bool]) -> None:
+        """Combine ``bitmaps`` over a snapshot of ``row_count`` rows; ``all_in`` says whether some hold all items."""
         self._bitmaps = bitmaps
         self._row_count = row_count
+        self._all_in = all_in
         self._restrictions: LRUCache[Filter | None, tuple[tuple[int, ...], Restriction]] = LRUCache(_RESTRICTIONS_KEPT)
 
     def open(self) -> Resolved:
@@ -69,11 +71,11 @@ class Filters:
         present = self._bitmaps.present
         if present is None:
             return Resolved(certain=BitMap(), possible=None, missing=(None,), age_seconds=None)
-        if len(present.bitmap) == self._row_count:
+        if self._all_in(present.bitmap):
             return Resolved(certain=present.bitmap, possible=None, missing=(), age_seconds=None)
         restriction = self._restriction(None, {None: present})
         age_seconds = self._bitmaps.age_seconds(present, time.monotonic())
-        return Resolved(certain=restriction.bitmap, possible=restriction, missing=(), age_seconds=age_seconds)
+        return Resolved(certain=restriction.whole, possible=restriction, missing=(), age_seconds=age_seconds)
 
     def versions(
         self, filter_: Filter | None, max_staleness_seconds: float
@@ -85,7 +87,7 @@ class Filters:
         now = time.monotonic()
         if filter_ is None:
             present = self._bitmaps.present
-            if present is None or len(present.bitmap) == self._row_count:
+            if present is None or self._all_in(present.bitmap):
                 return None if present is None else ((), None)
             return (present.version,), self._bitmaps.age_seconds(present, now)
         versions: list[int] = []
@@ -130,11 +132,11 @@ class Filters:
         age_seconds = max((self._bitmaps.age_seconds(bitmap, now) for bitmap in known.values()), default=None)
         if not missing:
             restriction = self._restriction(filter_, known)
-            return Resolved(certain=restriction.bitmap, possible=restriction, missing=(), age_seconds=age_seconds)
+            return Resolved(certain=restriction.whole, possible=restriction, missing=(), age_seconds=age_seconds)
         certain, possible = _bounds(filter_, known)
         return Resolved(
             certain=certain,
-            possible=None if possible is None else Restriction(possible, self._row_count),
+            possible=None if possible is None else Restriction.over(possible, self._row_count),
             missing=tuple(missing),
             age_seconds=age_seconds,
         )
@@ -146,7 +148,7 @@ class Filters:
         if kept is not None and kept[0] == versions:
             return kept[1]
         passing = known[None].bitmap.copy() if filter_ is None else _bounds(filter_, known)[0]
-        restriction = Restriction(passing, self._row_count) if kept is None else kept[1].succeeded_by(passing)
+        restriction = Restriction.over(passing, self._row_count) if kept is None else kept[1].succeeded_by(passing)
         self._restrictions[filter_] = (versions, restriction)
         return restriction
 

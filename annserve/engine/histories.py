@@ -19,8 +19,8 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.errors import DeadlineExceededError
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
+from annserve.engine.fresh_state import FreshState
 from annserve.engine.knowledge import NO_ROWS
-from annserve.snapshot.snapshot import Snapshot
 
 _USERS_KEPT = 10_000
 _READ_SECONDS = 0.5
@@ -45,9 +45,9 @@ NO_HISTORY: Final = UserHistory(seen_rows=NO_ROWS, taste_rows=NO_ROWS, newest_ms
 class HistoryReader:
     """Reads histories; a user's own history is kept under her own id and nobody else's."""
 
-    def __init__(self, store: CatalogStore, snapshot: Snapshot, settings: CatalogSettings) -> None:
+    def __init__(self, store: CatalogStore, fresh: FreshState, settings: CatalogSettings) -> None:
         self._store = store
-        self._snapshot = snapshot
+        self._fresh = fresh
         self._settings = settings
         self._kept: TTLCache[str, UserHistory] = TTLCache(_USERS_KEPT, settings.history_ttl_seconds)
         self._flights: SingleFlight[str, UserHistory] = SingleFlight()
@@ -80,8 +80,9 @@ class HistoryReader:
     def _as_rows(self, entries: Sequence[HistoryEntry]) -> UserHistory:
         seen: dict[int, None] = {}
         taste: dict[int, None] = {}
+        items = self._fresh.items
         for entry in entries:
-            row = self._snapshot.items.row(entry.item_id)
+            row = items.row(entry.item_id)
             if row is None:
                 continue
             seen[row] = None

@@ -26,9 +26,9 @@ class PlainRecommender:
         """The snapshot every answer comes from."""
         return self._recommender.snapshot.id
 
-    def basis(self, query: Query) -> Basis | None:  # noqa: ARG002 - the snapshot is all there is
+    def basis(self, query: Query) -> Basis | None:  # noqa: ARG002 - the items are all there is
         """Return what an answer rests on; see `domain.ports.Recommender.basis`."""
-        return Basis()
+        return Basis(versions=self._recommender.fresh.items.versions)
 
     def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:  # noqa: ARG002 - there is none to change
         """Return whether metadata is unchanged; see `domain.ports.Recommender.unchanged`."""

@@ -11,6 +11,7 @@ from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.errors import FoldInUnavailableError, UnknownItemError, UnknownUserError
 from annserve.domain.query import Mode, Query, Source
 from annserve.engine.knowledge import NO_ROWS, NOTHING, Knowledge
+from annserve.engine.live_items import LiveItems
 from annserve.snapshot.snapshot import Snapshot
 from annserve.training.fold_in import FoldIn
 
@@ -39,18 +40,18 @@ class QueryVectorizer:
         self._snapshot = snapshot
         self._fold_in = FoldIn(snapshot.gram, snapshot.fold_in) if snapshot.fold_in is not None else None
 
-    def vectors_of(self, query: Query, knowledge: Knowledge = NOTHING) -> QueryVectors:
-        """Return the vectors of ``query``.
+    def vectors_of(self, query: Query, items: LiveItems, knowledge: Knowledge = NOTHING) -> QueryVectors:
+        """Return the vectors of ``query``, among ``items``.
 
         Raises:
             UnknownItemError, UnknownUserError: the query is strict and names an id without a vector.
             FoldInUnavailableError: there are recent items, and the snapshot has no fold-in constants.
         """
         missing: list[str] = []
-        seed_rows = self._item_rows(query.item_ids, missing)
+        seed_rows = _item_rows(items, query.item_ids, missing)
         if missing and query.options.strict:
             raise UnknownItemError(missing[0], self._snapshot.id)
-        likeness = self._seed_vector(seed_rows) if seed_rows.size else None
+        likeness = _seed_vector(items, seed_rows) if seed_rows.size else None
         if query.mode is Mode.SIMILAR:
             return QueryVectors(
                 seed_rows=seed_rows,
@@ -62,7 +63,7 @@ class QueryVectorizer:
                 missing_ids=tuple(missing),
             )
         user_row = self._snapshot.users.row(query.user_id) if query.user_id else None
-        recent_rows, folded = self._folded(query, knowledge, missing)
+        recent_rows, folded = self._folded(query, items, knowledge, missing)
         if query.user_id and user_row is None:
             missing.append(query.user_id)
         if query.options.strict and missing and folded is None and user_row is None:
@@ -89,40 +90,25 @@ class QueryVectorizer:
         """Return about how many microseconds folding in so many recent items takes."""
         return 0.0 if self._fold_in is None else self._fold_in.estimated_us(item_count)
 
-    def _item_rows(self, item_ids: Iterable[str], missing: list[str]) -> Rows:
-        """Return the rows of the known ids, each once; unknown ids are added to ``missing``, each once."""
-        rows: dict[int, None] = {}
-        for item_id in item_ids:
-            row = self._snapshot.items.row(item_id)
-            if row is not None:
-                rows[row] = None
-            elif item_id not in missing:
-                missing.append(item_id)
-        return np.fromiter(rows, dtype=np.int64, count=len(rows))
-
-    def _seed_vector(self, rows: Rows) -> Vectors:
-        seeds = self._snapshot.item_vectors[rows]
-        units: Vectors = seeds / np.sqrt(np.einsum("ij,ij->i", seeds, seeds))[:, np.newaxis]
-        mean: Vectors = units[0] if len(rows) == 1 else units.mean(axis=0)
-        return mean
-
-    def _folded(self, query: Query, knowledge: Knowledge, missing: list[str]) -> tuple[Rows, Vectors | None]:
+    def _folded(
+        self, query: Query, items: LiveItems, knowledge: Knowledge, missing: list[str]
+    ) -> tuple[Rows, Vectors | None]:
         """Return the rows of the recent items, and the user vector they fold in to, None when none is known.
 
         Recent items of the request win over those of the user's history.
         """
         if not query.recent_items:
-            latest_rows = knowledge.taste_rows[-self._snapshot.recent_items_max :]
+            latest_rows = items.present(knowledge.taste_rows)[-self._snapshot.recent_items_max :]
             if self._fold_in is None or not latest_rows.size:
                 return NO_ROWS, None
-            vectors = self._snapshot.item_vectors[latest_rows]
+            vectors = items.vectors(latest_rows)
             return NO_ROWS, self._fold_in.user_vector(vectors, np.ones(len(latest_rows)))
         if self._fold_in is None:
             raise FoldInUnavailableError(self._snapshot.id)
         rows: list[int] = []
         weights: list[float] = []
         for recent in query.recent_items:
-            row = self._snapshot.items.row(recent.item_id)
+            row = items.row(recent.item_id)
             if row is not None:
                 rows.append(row)
                 weights.append(recent.weight)
@@ -132,7 +118,7 @@ class QueryVectorizer:
             return NO_ROWS, None
         all_rows = np.array(rows, dtype=np.int64)
         latest = slice(-self._snapshot.recent_items_max, None)
-        vectors = self._snapshot.item_vectors[all_rows[latest]]
+        vectors = items.vectors(all_rows[latest])
         return all_rows, self._fold_in.user_vector(vectors, np.array(weights[latest]))
 
     def _with_prior(self, user_vector: Vectors, query: Query) -> Vectors:
@@ -141,3 +127,22 @@ class QueryVectorizer:
         extended[:-1] = user_vector
         extended[-1] = self._snapshot.popularity_weight if weight is None else weight
         return extended
+
+
+def _item_rows(items: LiveItems, item_ids: Iterable[str], missing: list[str]) -> Rows:
+    """Return the rows of the known ids, each once; unknown ids are added to ``missing``, each once."""
+    rows: dict[int, None] = {}
+    for item_id in item_ids:
+        row = items.row(item_id)
+        if row is not None:
+            rows[row] = None
+        elif item_id not in missing:
+            missing.append(item_id)
+    return np.fromiter(rows, dtype=np.int64, count=len(rows))
+
+
+def _seed_vector(items: LiveItems, rows: Rows) -> Vectors:
+    seeds = items.vectors(rows)
+    units: Vectors = seeds / np.sqrt(np.einsum("ij,ij->i", seeds, seeds))[:, np.newaxis]
+    mean: Vectors = units[0] if len(rows) == 1 else units.mean(axis=0)
+    return mean

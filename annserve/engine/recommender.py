@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from annserve.domain.arrays import Rows
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import SnapshotNotHereError
 from annserve.domain.query import Answer, Explanation, Mode, Query, SearchPath, Source
 from annserve.engine.blend import blended, candidate_depth
 from annserve.engine.eligibility import Eligibility, eligibility_of
+from annserve.engine.fresh_state import FreshState
 from annserve.engine.knowledge import NOTHING, Knowledge
+from annserve.engine.live_items import LiveItems
 from annserve.engine.query_vectors import QueryVectorizer, QueryVectors
 from annserve.engine.stopwatch import Stopwatch
-from annserve.search.candidates import kept
 from annserve.search.index import SearchResult
 from annserve.snapshot.snapshot import Snapshot
-
-_SORTED_MAX = 4_096
-"""So few allowed rows are put in order of popularity themselves."""
-
-_STRETCH = 4_096
 
 _ID_US = 1.0
 """What an id of a request costs: looked up, made unique, scored if it is a candidate."""
 
 
 class SnapshotRecommender:
-    """Answers from one loaded snapshot. Safe to share between threads; never waits for anything."""
+    """Answers from one loaded snapshot and what came and went since. Threads may share it; it waits for nothing."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, fresh: FreshState | None = None) -> None:
+        """Answer from ``snapshot``, and from ``fresh``, which is told of changes by whoever follows them."""
         self._snapshot = snapshot
+        self._fresh = fresh or FreshState(snapshot)
         self._vectorizer = QueryVectorizer(snapshot)
 
     def recommend(
@@ -50,14 +46,15 @@ class SnapshotRecommender:
         self.check_pin(query)
         options = query.options
         stopwatch = Stopwatch()
-        vectors = self._vectorizer.vectors_of(query, knowledge)
-        eligibility = eligibility_of(query, vectors, self._snapshot, knowledge)
+        items = self._fresh.items
+        vectors = self._vectorizer.vectors_of(query, items, knowledge)
+        eligibility = eligibility_of(query, vectors, self._snapshot, items, knowledge)
         stopwatch.lap("query_vectors")
         deadline.check("search")
         user_impact = _user_impact(query, vectors)
-        found, source = self._search(query, vectors, eligibility, user_impact, deadline, fallback_us_max)
+        found, source = self._search(query, items, vectors, eligibility, user_impact, deadline, fallback_us_max)
         stopwatch.lap("search")
-        item_ids = self._snapshot.items.ids(found.rows)
+        item_ids = items.ids(found.rows)
         stopwatch.lap("order")
         return Answer(
             snapshot_id=self._snapshot.id,
@@ -65,17 +62,22 @@ class SnapshotRecommender:
             scores=found.scores.tolist(),
             source=source,
             search_path=found.path,
-            selectivity=eligibility.count / len(self._snapshot.items),
+            selectivity=eligibility.count / len(items) if len(items) else 0.0,
             missing_ids=vectors.missing_ids,
             user_impact=user_impact if query.mode is Mode.RELATED else None,
             shortfall=eligibility.shortfall(options.k, len(item_ids)),
-            explanation=self._explained(found.rows, vectors, stopwatch) if options.explain else None,
+            explanation=_explained(items, found.rows, vectors, stopwatch) if options.explain else None,
         )
 
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot every answer comes from."""
         return self._snapshot
+
+    @property
+    def fresh(self) -> FreshState:
+        """The snapshot's items as they are now."""
+        return self._fresh
 
     def check_pin(self, query: Query) -> None:
         """Raise SnapshotNotHereError when ``query`` wants another snapshot."""
@@ -96,16 +98,17 @@ class SnapshotRecommender:
 
         Whatever passes a later test among them is the best that passes it. Raises what `recommend` raises.
         """
-        vectors = self._vectorizer.vectors_of(query, knowledge)
-        eligibility = eligibility_of(query, vectors, self._snapshot, knowledge)
+        items = self._fresh.items
+        vectors = self._vectorizer.vectors_of(query, items, knowledge)
+        eligibility = eligibility_of(query, vectors, self._snapshot, items, knowledge)
         user_impact = _user_impact(query, vectors)
         searched = []
         if vectors.likeness is not None and user_impact < 1.0:
-            searched.append((self._snapshot.likeness, vectors.likeness))
+            searched.append((items.likeness, vectors.likeness))
         if vectors.affinity is not None and user_impact > 0.0:
-            searched.append((self._snapshot.affinity, vectors.affinity))
+            searched.append((items.affinity, vectors.affinity))
         if not searched:
-            return (self._popular(depth, eligibility),)
+            return (_popular(items, depth, eligibility),)
         return tuple(
             index.search(
                 vector,
@@ -128,7 +131,7 @@ class SnapshotRecommender:
             knowledge: What `recommend` will be given.
             depth: For `candidates`; None for `recommend`.
         """
-        options, snapshot = query.options, self._snapshot
+        options, snapshot, items = query.options, self._snapshot, self._fresh.items
         excluded_count = len(query.item_ids) + len(options.exclude_item_ids) + len(query.recent_items)
         excluded_count += knowledge.seen_rows.size
         cost = _ID_US * (excluded_count + len(options.candidate_item_ids or ()))
@@ -143,9 +146,9 @@ class SnapshotRecommender:
         k = depth or (options.k if query.mode is not Mode.RELATED else candidate_depth(options.k))
         searched = []
         if query.mode is not Mode.PERSONALIZE:
-            searched.append(snapshot.likeness)
+            searched.append(items.likeness)
         if query.mode is not Mode.SIMILAR:
-            searched.append(snapshot.affinity)
+            searched.append(items.affinity)
         for index in searched:
             cost += index.estimated_us(
                 k,
@@ -159,6 +162,7 @@ class SnapshotRecommender:
     def _search(
         self,
         query: Query,
+        items: LiveItems,
         vectors: QueryVectors,
         eligibility: Eligibility,
         user_impact: float,
@@ -168,16 +172,14 @@ class SnapshotRecommender:
         options = query.options
         likeness, affinity = vectors.likeness, vectors.affinity
         if likeness is not None and (affinity is None or user_impact == 0.0):
-            index, vector, source = self._snapshot.likeness, likeness, Source.ITEM_VECTOR
+            index, vector, source = items.likeness, likeness, Source.ITEM_VECTOR
         elif affinity is not None and (likeness is None or user_impact == 1.0):
-            index, vector, source = self._snapshot.affinity, affinity, vectors.affinity_source
+            index, vector, source = items.affinity, affinity, vectors.affinity_source
         elif likeness is not None and affinity is not None:
-            found = blended(
-                self._snapshot, likeness, affinity, user_impact, options, eligibility, deadline, fallback_us_max
-            )
+            found = blended(items, likeness, affinity, user_impact, options, eligibility, deadline, fallback_us_max)
             return found, Source.BLEND
         else:
-            return self._popular(options.k, eligibility), Source.POPULAR
+            return _popular(items, options.k, eligibility), Source.POPULAR
         found = index.search(
             vector,
             options.k,
@@ -190,46 +192,30 @@ class SnapshotRecommender:
         )
         return found, source
 
-    def _popular(self, k: int, eligibility: Eligibility) -> SearchResult:
-        """Return the most popular eligible items; their score is the popularity prior."""
-        restriction = eligibility.restriction
-        if restriction is not None and len(restriction) <= _SORTED_MAX:
-            allowed = restriction.rows
-            rows = allowed[np.argsort(-self._snapshot.popularity[allowed], kind="stable")]
-            rows = rows[~np.isin(rows, eligibility.excluded)][:k]
-        else:
-            unwanted = frozenset(eligibility.excluded.tolist())
-            popular_rows = self._snapshot.popular_rows
-            # So many allowed rows are spread over the whole order, so the first stretches of it fill the page.
-            places: list[int] = []
-            for start in range(0, len(popular_rows), _STRETCH):
-                stretch = popular_rows[start : start + _STRETCH]
-                places += [start + place for place in kept(stretch, k - len(places), restriction, unwanted)]
-                if len(places) == k:
-                    break
-            rows = popular_rows[places]
-        return SearchResult(
-            rows=rows,
-            scores=self._snapshot.popularity[rows],
-            path=SearchPath.EXACT,
-            eligible_count=eligibility.count,
-        )
 
-    def _explained(self, rows: Rows, vectors: QueryVectors, stopwatch: Stopwatch) -> Explanation:
-        likeness: list[float] = []
-        affinity: list[float] = []
-        popularity: list[float] = []
-        if vectors.likeness is not None:
-            likeness = self._snapshot.likeness.score_rows(vectors.likeness, rows).tolist()
-        if vectors.affinity is not None:
-            affinity = self._snapshot.affinity.score_rows(vectors.affinity, rows).tolist()
-            popularity = (vectors.affinity[-1] * self._snapshot.popularity[rows]).tolist()
-        return Explanation(
-            likeness_scores=likeness,
-            affinity_scores=affinity,
-            popularity_contributions=popularity,
-            stage_us=stopwatch.laps,
-        )
+def _popular(items: LiveItems, k: int, eligibility: Eligibility) -> SearchResult:
+    """Return the most popular eligible items; their score is the popularity prior."""
+    rows = items.most_popular(k, eligibility.restriction, eligibility.excluded)
+    return SearchResult(
+        rows=rows, scores=items.popularity(rows), path=SearchPath.EXACT, eligible_count=eligibility.count
+    )
+
+
+def _explained(items: LiveItems, rows: Rows, vectors: QueryVectors, stopwatch: Stopwatch) -> Explanation:
+    likeness: list[float] = []
+    affinity: list[float] = []
+    popularity: list[float] = []
+    if vectors.likeness is not None:
+        likeness = items.likeness.score_rows(vectors.likeness, rows).tolist()
+    if vectors.affinity is not None:
+        affinity = items.affinity.score_rows(vectors.affinity, rows).tolist()
+        popularity = (vectors.affinity[-1] * items.popularity(rows)).tolist()
+    return Explanation(
+        likeness_scores=likeness,
+        affinity_scores=affinity,
+        popularity_contributions=popularity,
+        stage_us=stopwatch.laps,
+    )
 
 
 def _user_impact(query: Query, vectors: QueryVectors) -> float:

@@ -170,6 +170,10 @@ class SpaceIndex:
             return self._planner.exact_us(restriction)
         return self._planner.worst_us(k, restriction, excluded_count, ef_search or 0)
 
+    def scan_us(self, rows: int) -> float:
+        """Return about how many microseconds it takes to score and rank ``rows`` that lie side by side."""
+        return self._planner.scan_us(rows)
+
     def _by_graph(
         self,
         graph: Graph,

@@ -73,6 +73,10 @@ class Planner:
         is_filled = restriction is not None or is_open or (bool(levels) and levels[-1].reach >= k + 2 * excluded_count)
         return attempts_us if levels and is_filled else attempts_us + self.exact_us(restriction)
 
+    def scan_us(self, rows: int) -> float:
+        """Return what scoring and ranking adjacent ``rows`` costs, in microseconds."""
+        return self._cost.scan(rows)
+
     def exact_us(self, restriction: Restriction | None) -> float:
         """Return what exact search costs, in microseconds, by the cheaper of its two ways."""
         everything = self._cost.scan(self._count)

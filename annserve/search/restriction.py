@@ -19,6 +19,8 @@ from annserve.search.points import Points
 
 GATHERED_BYTES_MAX = 1 << 28
 """What the rows that are kept side by side may take, of all restrictions in this process together."""
+ROW_MAX = (1 << 32) - 1
+"""The largest row that a bitmap can hold."""
 _LEARNED_CHANGE_MAX = 100
 """The planner's choices hold while no more than one in so many rows was added or taken away."""
 
@@ -44,8 +46,23 @@ class Restriction:
         if not in_range:
             raise InvalidArgumentError.of("restriction", f"rows must be 0 to {count - 1}")
         self.count = count
+        self.whole = self.bitmap
+        """`bitmap` and the rows from `count` on that are allowed too: those of items that came since."""
         self.selections: dict[object, Selection] = {}
         """One for each space that has searched under this restriction."""
+        self._without: tuple[BitMap, Restriction] | None = None
+        self._places: tuple[Rows, Rows] | None = None
+
+    @classmethod
+    def over(cls, bitmap: BitMap, count: int) -> Restriction:
+        """Allow ``bitmap``, of whose rows those from ``count`` on are in `whole` only; it must not change any more."""
+        if not bitmap or bitmap.max() < count:
+            return cls(bitmap, count)
+        inside = bitmap.copy()
+        inside.remove_range(count, ROW_MAX + 1)
+        restriction = cls(inside, count)
+        restriction.whole = bitmap
+        return restriction
 
     def __len__(self) -> int:
         return len(self.bitmap)
@@ -57,11 +74,40 @@ class Restriction:
 
     def succeeded_by(self, bitmap: BitMap) -> Restriction:
         """Return the restriction to ``bitmap``, which differs from this one in few rows, with what was learned here."""
-        successor = Restriction(bitmap, self.count)
+        successor = Restriction.over(bitmap, self.count)
+        if self._without is not None:
+            # No bitmap is this one: the successor finds its own rows, and what was learned without the hidden ones.
+            successor._without = BitMap(), self._without[1]  # noqa: SLF001  (of its own class)
         if abs(len(successor) - len(self)) <= len(self) // _LEARNED_CHANGE_MAX:
             for space, known in self.selections.items():
                 successor.selections[space] = Selection(kept_shares=known.kept_shares, levels=known.levels)
         return successor
+
+    def without(self, hidden: BitMap) -> Restriction:
+        """Return the restriction to the allowed rows of the space that are not ``hidden``.
+
+        What it learns is kept here, also for when other rows are hidden. ``hidden`` is known by its identity.
+        """
+        known = self._without
+        if known is not None and known[0] is hidden:
+            return known[1]
+        allowed = self.bitmap - hidden
+        left = (self if known is None else known[1]).succeeded_by(allowed)
+        self._without = hidden, left
+        return left
+
+    def places(self, rows: Rows, bitmap: BitMap) -> Rows:
+        """Return where in ``rows``, which ascend and are those of ``bitmap``, the allowed ones are.
+
+        The places are kept for the next who asks with the same array.
+        """
+        known = self._places
+        if known is not None and known[0] is rows:
+            return known[1]
+        allowed = np.frombuffer((bitmap & self.whole).to_array(), np.uint32)
+        found = np.searchsorted(rows, allowed)
+        self._places = rows, found
+        return found
 
     def positions(self, rows: Rows) -> Rows:
         """Return where in `rows` those of ``rows`` stand that are allowed at all."""

@@ -30,6 +30,10 @@ def put(cache: BitmapCache, leaf: Leaf | None, rows: set[int]) -> None:
     cache.put(LeafBitmap(leaf=leaf, bitmap=BitMap(rows), read_at=time.monotonic()))
 
 
+def all_in(rows: BitMap) -> bool:
+    return len(rows) == COUNT
+
+
 def expected(filter_: Filter, passing: dict[Leaf, set[int]], present: set[int]) -> set[int]:
     match filter_:
         case And(filters):
@@ -52,7 +56,7 @@ def test_bounds_hold_what_passes_and_meet_when_every_leaf_is_known(
     for number in known:
         put(cache, None if number < 0 else LEAVES[number], present if number < 0 else passing[LEAVES[number]])
 
-    resolved = Filters(cache, COUNT).resolve(filter_, 60.0, CatalogUse())
+    resolved = Filters(cache, COUNT, all_in).resolve(filter_, 60.0, CatalogUse())
 
     truth = expected(filter_, passing, present)
     possible = set(range(COUNT)) if resolved.possible is None else set(resolved.possible.bitmap)
@@ -67,7 +71,7 @@ def test_a_restriction_is_kept_until_a_leaf_of_it_changes_and_does_not_change_wi
     cache, use = BitmapCache(), CatalogUse()
     put(cache, LEAVES[0], {1, 2, 3})
     put(cache, LEAVES[1], {2, 3, 4})
-    filters = Filters(cache, COUNT)
+    filters = Filters(cache, COUNT, all_in)
     both = And((LEAVES[0], LEAVES[1]))
 
     first = filters.resolve(both, 60.0, use).possible
@@ -84,7 +88,7 @@ def test_a_restriction_is_kept_until_a_leaf_of_it_changes_and_does_not_change_wi
 def test_a_leaf_older_than_allowed_is_missing() -> None:
     cache = BitmapCache()
     cache.put(LeafBitmap(leaf=LEAVES[0], bitmap=BitMap([1]), read_at=time.monotonic() - 10))
-    filters = Filters(cache, COUNT)
+    filters = Filters(cache, COUNT, all_in)
 
     assert filters.resolve(LEAVES[0], 5.0, CatalogUse()).missing == (LEAVES[0],)
     fresh = filters.resolve(LEAVES[0], 20.0, CatalogUse())
@@ -98,7 +102,7 @@ def test_a_leaf_older_than_allowed_is_missing() -> None:
 
 def test_without_a_filter_only_what_the_catalogue_lacks_is_left_out() -> None:
     cache = BitmapCache()
-    filters = Filters(cache, COUNT)
+    filters = Filters(cache, COUNT, all_in)
     assert filters.open().possible is None
 
     put(cache, None, set(range(COUNT)))
@@ -114,5 +118,5 @@ def test_fields_of_one_path_and_type_share_their_bitmaps_and_others_do_not() -> 
     cache = BitmapCache()
     put(cache, Equals(PRICE, 1.0), {1})
 
-    assert not Filters(cache, COUNT).resolve(Equals(PRICE, 1.0), 60.0, CatalogUse()).missing
-    assert Filters(cache, COUNT).resolve(Equals(KIND, "1.0"), 60.0, CatalogUse()).missing
+    assert not Filters(cache, COUNT, all_in).resolve(Equals(PRICE, 1.0), 60.0, CatalogUse()).missing
+    assert Filters(cache, COUNT, all_in).resolve(Equals(KIND, "1.0"), 60.0, CatalogUse()).missing
