@@ -133,7 +133,7 @@ def test_age_and_degradations_and_use_of_the_catalogue_are_told() -> None:
     )
 
     assert serving_info.catalog_age.ToMilliseconds() == 1_250
-    assert list(serving_info.degradations) == [1, 2, 3]
+    assert list(serving_info.degradations) == [1, 2, 3, 4, 5]
     assert [value for _, value in serving_info.catalog_use.ListFields()] == [1, 2, 3, 4, 5, 6, 7]
     assert recommendations.shortfall.limiting_rule == messages.LIMITING_RULE_FILTER
 
