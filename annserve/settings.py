@@ -136,7 +136,30 @@ class Settings(BaseSettings):
         le=100_000,
         description="How many calls a worker may have under way; more are refused as OVERLOADED.",
     )
-    reflection: bool = Field(default=True, description="Whether gRPC reflection lists the services to tools.")
+    reflection: bool | None = Field(
+        default=None,
+        description="Whether gRPC reflection lists the services to tools; without it only on loopback.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Whether other machines may be served without TLS: where something before annserve has it.",
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="The server's certificate chain, PEM; with it both ports speak TLS. Read anew."
+    )
+    tls_key: Path | None = Field(default=None, description="The key of tls_certificate, PEM.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="The authority of clients' certificates, PEM; with it each client must show one."
+    )
+    api_keys: Path | None = Field(
+        default=None, description="A YAML file of API keys, hashed; with it every call must bring one. Read anew."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="The API key that annserve's own commands bring, such as query and admin."
+    )
+    tls_ca: Path | None = Field(
+        default=None, description="The authority of servers that these commands trust, PEM; with it they speak TLS."
+    )
     log_level: str = Field(
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",

@@ -13,6 +13,7 @@ import typer
 
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
+from annserve.cli.securing import api_key, channel_credentials
 from annserve_client import AnnserveError, UnavailableError
 from annserve_client.admin import AdminClient, HistoryEntry
 
@@ -40,9 +41,11 @@ _DRAINED = "health says NOT_SERVING; calls that come are answered still: `annser
 @contextmanager
 def admin_client(address: str | None, wait_seconds: float = _WAIT_SECONDS) -> Iterator[AdminClient]:
     """Give a client; whatever it raises ends the command with one line that says what to do."""
-    target = address or settings().admin_address
+    known = settings()
+    target = address or known.admin_address
+    credentials, key = channel_credentials(known), api_key(known)
     try:
-        with AdminClient(target, change_timeout_seconds=wait_seconds) as client:
+        with AdminClient(target, change_timeout_seconds=wait_seconds, credentials=credentials, api_key=key) as client:
             yield client
     except UnavailableError as error:
         if error.reason:

@@ -11,6 +11,7 @@ from functools import partial
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
+from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.errors import AnnserveError
 from annserve.keeper.hub import KeeperHub
@@ -89,7 +90,8 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             AdminSettings(
                 address=settings.admin_address,
                 allow_remote=settings.admin_allow_remote,
-                reflection=settings.reflection,
+                reflection=is_reflected(settings, settings.admin_address),
+                security=security_of(settings),
             ),
             operated,
         )

@@ -12,6 +12,7 @@ from annserve.cli.filter_text import parse_filter
 from annserve.cli.names import Names, NamesOption
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
+from annserve.cli.securing import api_key, channel_credentials
 from annserve_client import (
     AnnserveError,
     Client,
@@ -239,7 +240,9 @@ def _ask(
 ) -> None:
     target = address or settings().address
     try:
-        with Client(target, timeout_seconds=timeout) as client:
+        known = settings()
+        credentials, key = channel_credentials(known), api_key(known)
+        with Client(target, timeout_seconds=timeout, credentials=credentials, api_key=key) as client:
             answer = client.recommend(request)
     except UnavailableError as error:
         raise fail(

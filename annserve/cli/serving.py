@@ -16,6 +16,7 @@ from annserve import demo
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import say
+from annserve.cli.securing import security_of
 from annserve.cli.supervising import ADDRESS_PLACE, GREETING
 from annserve.domain.errors import InputError
 from annserve.snapshot.snapshot import load_current
@@ -57,6 +58,13 @@ def serve_command(
         bool,
         typer.Option("--canary", help="Take what CANARY names there, before others do. [env: ANNSERVE_PULL_CANARY]"),
     ] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Serve other machines in plain text, behind something that speaks TLS. [env: ANNSERVE_INSECURE]",
+        ),
+    ] = False,
     use_demo: Annotated[
         bool, typer.Option("--demo", help="Train on the bundled data first if there is no snapshot; show calls to try.")
     ] = False,
@@ -88,6 +96,7 @@ def serve_command(
         "admin_address": admin_address,
         "pull_from": pull_from,
         "pull_canary": "true" if canary else None,
+        "insecure": "true" if insecure else None,
         "shared_cache": None if shared_cache is None else str(shared_cache).lower(),
         "catalog": None if source is None else source.address,
         "catalog_config": None if source is None else source.config_path,
@@ -95,7 +104,8 @@ def serve_command(
     }
     # Settings are inherited, so that every process of the instance has the same, and a password is in no argument.
     os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
-    settings()  # Says which of them cannot be.
+    known = settings()  # Says which of them cannot be.
+    security_of(known).check(known.address)
     sys.stdout.flush()
     sys.stderr.flush()
     # The supervisor outlives everything, so it begins anew without what was needed up to here.

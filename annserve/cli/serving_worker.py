@@ -7,6 +7,7 @@ import logging
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
+from annserve.cli.securing import is_reflected, security_of
 from annserve.service.logs import configure_logs
 from annserve.service.metrics import Metrics, share_metrics
 from annserve.service.process_metrics import follow_process
@@ -29,7 +30,8 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         drain_grace_ms=settings.drain_grace_ms,
         answer_ttl_ms=settings.answer_ttl_ms,
         personal_answer_ttl_ms=settings.personal_answer_ttl_ms,
-        reflection=settings.reflection,
+        reflection=is_reflected(settings, orders.address),
+        security=security_of(settings),
         calls_max=settings.calls_max,
         log_share=settings.log_share,
         is_worker=True,

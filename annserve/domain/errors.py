@@ -9,6 +9,7 @@
     ├── SnapshotNotHereError            a pinned snapshot is not the one being served
     ├── NoSnapshotError                 nothing to serve yet
     ├── DeadlineExceededError           the caller's time is up
+    ├── UnauthenticatedError, PermissionDeniedError, RateLimitedError   who calls may not, or not so often
     ├── OverloadedError                 more is asked than can be answered in time
     ├── FoldInUnavailableError          the snapshot has no fold-in constants
     ├── NoCatalogError                  metadata or a filter is asked for, and there is no catalogue
@@ -129,6 +130,34 @@ class DeadlineExceededError(AnnserveError):
 
     def __init__(self, stage: str) -> None:
         super().__init__(f"the deadline passed during {stage}", stage=stage)
+
+
+class UnauthenticatedError(AnnserveError):
+    """The call brings no key, or none that is valid; which of the two it does not say."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("a valid API key is needed, in the call's metadata: authorization: Bearer KEY")
+
+
+class PermissionDeniedError(AnnserveError):
+    """The call's key is not for this service."""
+
+    reason = "WRONG_SCOPE"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the API key does not have the scope {scope!r}", scope=scope)
+
+
+class RateLimitedError(AnnserveError):
+    """The call's key was used more often than it may be."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, key_name: str, wait_seconds: float) -> None:
+        super().__init__(f"the API key {key_name!r} is used more often than it may be", key=key_name)
+        self.wait_seconds = wait_seconds
 
 
 class OverloadedError(AnnserveError):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
@@ -12,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from annserve.domain.errors import InputError
 from annserve.service.admin_servicer import SERVICE_NAME, AdminServicer, Operated
+from annserve.service.security import Security, is_loopback
 from annserve.service.server import OPTIONS, bindable
 
 REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -32,8 +31,9 @@ class AdminSettings:
     address: str = "127.0.0.1:50052"
     """Host and port; port 0 takes a free one."""
     allow_remote: bool = False
-    """Whether other machines may reach it: it has no authentication."""
+    """Whether other machines may reach it though nobody is asked for a key."""
     reflection: bool = True
+    security: Security = field(default_factory=Security)
 
 
 class AdminServer:
@@ -43,7 +43,7 @@ class AdminServer:
         self._settings = settings
         # Two servers on one port would split the calls between them, silently.
         options = [*(dict(OPTIONS) | _SIZES).items(), ("grpc.so_reuseport", 0)]
-        self._grpc = grpc.aio.server(options=options)
+        self._grpc = grpc.aio.server(interceptors=settings.security.interceptors(), options=options)
         self._grpc.add_registered_method_handlers(SERVICE_NAME, AdminServicer(operated).handlers())
         if settings.reflection:
             reflection.enable_server_reflection((SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
@@ -54,16 +54,17 @@ class AdminServer:
         Raises:
             InputError: the address cannot be listened on, or other machines would reach it and may not.
         """
-        address = self._settings.address
+        address, security = self._settings.address, self._settings.security
         host, port = bindable(address)
-        if not self._settings.allow_remote and not _is_loopback(host):
+        is_guarded = security.tls is not None and security.api_keys is not None
+        if not is_guarded and not self._settings.allow_remote and not is_loopback(address):
             raise InputError(
-                f"the admin port is not served on {address}: other machines reach it, and it has no authentication; "
-                "use 127.0.0.1, or set ANNSERVE_ADMIN_ALLOW_REMOTE=true behind something that asks who is there",
+                f"the admin port is not served on {address}: other machines reach it, and nobody is asked who he is; "
+                "use 127.0.0.1, or TLS with API keys, or set ANNSERVE_ADMIN_ALLOW_REMOTE=true behind what does ask",
                 address=address,
             )
         try:
-            bound_port = self._grpc.add_insecure_port(address)
+            bound_port = security.listen(self._grpc, address)
         except RuntimeError as error:
             raise InputError(f"cannot serve on {address}: {error}", address=host, port=port) from error
         await self._grpc.start()
@@ -72,9 +73,3 @@ class AdminServer:
     async def stop(self, grace_seconds: float = 0.0) -> None:
         """Turn new calls away, and cancel those that are not done within the grace."""
         await self._grpc.stop(grace_seconds)
-
-
-def _is_loopback(host: str) -> bool:
-    """Return whether all that ``host`` stands for are addresses of this machine alone."""
-    found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
-    return all(ipaddress.ip_address(target[0]).is_loopback for *_, target in found)

@@ -72,7 +72,8 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
-        self._grpc = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))])
+        options = [*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))]
+        self._grpc = grpc.aio.server(interceptors=settings.security.interceptors(), options=options)
         # Not registered one by one: the loop waits for each registered method, at every call. Health registers itself,
         # so it does not queue behind the others.
         self._grpc.add_generic_rpc_handlers(
@@ -87,14 +88,15 @@ class Server:
         """Serve, and say so in health; returns the address, with the port that was taken where 0 was asked for.
 
         Raises:
-            InputError: the address cannot be listened on; the message says why and what to do.
+            InputError: the address cannot, or must not, be listened on; the message says why and what to do.
         """
         # A worker's port was taken for the instance, and is bound already.
         host, port = (
             split_address(self._settings.address) if self._settings.is_worker else bindable(self._settings.address)
         )
+        self._settings.security.check(self._settings.address)
         try:
-            bound_port = self._grpc.add_insecure_port(self._settings.address)
+            bound_port = self._settings.security.listen(self._grpc, self._settings.address)
         except RuntimeError as error:
             raise InputError(f"cannot serve on {self._settings.address}: {error}", address=host, port=port) from error
         await self._grpc.start()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from annserve.service.security import Security
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,7 @@ class ServerSettings:
     personal_answer_ttl_ms: int = 2_000
     """The same of an answer for a user."""
     reflection: bool = True
+    security: Security = field(default_factory=Security)
     is_worker: bool = False
     """Whether it is one of an instance: it shares the port with the others, and health is the instance's, which
     `Server.set_health` is told: one worker that stops for itself must not turn callers away from all."""

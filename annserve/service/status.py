@@ -76,6 +76,16 @@ def _retry_soon(_error: AnnserveError) -> Iterable[Message]:
     yield error_details_pb2.RetryInfo(retry_delay=delay)
 
 
+def _quota(error: AnnserveError) -> Iterable[Message]:
+    failure = error_details_pb2.QuotaFailure()
+    failure.violations.add(subject=f"key:{_echo(error.metadata['key'])}", description="calls a second of this key")
+    yield failure
+    if isinstance(error, errors.RateLimitedError):
+        delay = Duration()
+        delay.FromMilliseconds(round(error.wait_seconds * 1e3) + 1)
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
+
+
 TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
     errors.InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
     errors.UnknownItemError: (grpc.StatusCode.NOT_FOUND, _resource("item", "item_id")),
@@ -84,6 +94,9 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
     errors.SnapshotNotHereError: (grpc.StatusCode.NOT_FOUND, _resource("snapshot", "wanted_id")),
     errors.NoSnapshotError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
     errors.DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),
+    errors.UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, _no_details),
+    errors.PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _no_details),
+    errors.RateLimitedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _quota),
     errors.OverloadedError: (grpc.StatusCode.UNAVAILABLE, _retry_soon),
     errors.FoldInUnavailableError: (
         grpc.StatusCode.FAILED_PRECONDITION,

@@ -3,6 +3,7 @@
 from annserve_client.aio import AsyncClient
 from annserve_client.client import Client
 from annserve_client.errors import (
+    AccessError,
     AnnserveError,
     DeadlineError,
     ExhaustedError,
@@ -29,6 +30,7 @@ from annserve_client.results import (
 )
 
 __all__ = [
+    "AccessError",
     "AnnserveError",
     "AsyncClient",
     "CacheSource",

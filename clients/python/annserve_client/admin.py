@@ -28,7 +28,7 @@ from annserve_client.admin_results import (
     status_of,
     worker_of,
 )
-from annserve_client.channel import CHANNEL_OPTIONS
+from annserve_client.channel import CHANNEL_OPTIONS, key_metadata
 from annserve_client.errors import error_of_call
 
 __all__ = [
@@ -61,6 +61,7 @@ class AdminClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
         change_timeout_seconds: float = CHANGE_TIMEOUT_SECONDS,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         """Make a client; it connects with the first call.
 
@@ -70,7 +71,9 @@ class AdminClient:
             change_timeout_seconds: How long to wait for another snapshot to serve, which has to be loaded. When the
                 time is up the instance goes on with it: `status` tells how it ended.
             credentials: How to secure the connection; it is not secured unless set.
+            api_key: What the server asks for, where it does.
         """
+        self._metadata = key_metadata(api_key)
         self._timeout_seconds = timeout_seconds
         self._change_timeout_seconds = change_timeout_seconds
         # Items with their vectors are sent, and lists of snapshots come back.
@@ -164,7 +167,8 @@ class AdminClient:
 
     def _call(self, method: Any, request: Any, timeout_seconds: float | None = None) -> Any:
         try:
-            return method(request, timeout=self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+            timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+            return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 
 from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
-from annserve_client.channel import CHANNEL_OPTIONS, default_timeout
+from annserve_client.channel import CHANNEL_OPTIONS, default_timeout, key_metadata
 from annserve_client.convert import answer_of, batch_answers_of, batch_message_of, message_of
 from annserve_client.errors import AnnserveError, error_of_call
 from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
@@ -25,8 +25,10 @@ class AsyncClient:
         *,
         timeout_seconds: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         """Make a client; it connects with the first call. Arguments are those of `Client`."""
+        self._metadata = key_metadata(api_key)
         self._timeout_seconds = default_timeout(None, timeout_seconds)
         self._batch_timeout_seconds = default_timeout("BatchRecommend", timeout_seconds)
         if credentials is None:
@@ -87,7 +89,9 @@ class AsyncClient:
         """
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            return answer_of(await self._methods[type(request)](message_of(request), timeout=timeout))
+            return answer_of(
+                await self._methods[type(request)](message_of(request), timeout=timeout, metadata=self._metadata)
+            )
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 
@@ -101,7 +105,9 @@ class AsyncClient:
         """
         timeout = self._batch_timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            return batch_answers_of(await self._batch(batch_message_of(requests), timeout=timeout))
+            return batch_answers_of(
+                await self._batch(batch_message_of(requests), timeout=timeout, metadata=self._metadata)
+            )
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 

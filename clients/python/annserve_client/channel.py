@@ -37,6 +37,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
 )
 
 
+def key_metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:
+    """Return what a call brings with it to be let in."""
+    return None if api_key is None else (("authorization", f"Bearer {api_key}"),)
+
+
 def default_timeout(method: str | None, timeout_seconds: float | None) -> float:
     """Return how long calls of ``method`` may take by default: ``timeout_seconds``, or what `SERVICE_CONFIG` says.
 

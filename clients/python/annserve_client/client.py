@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 
 from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
-from annserve_client.channel import CHANNEL_OPTIONS, default_timeout
+from annserve_client.channel import CHANNEL_OPTIONS, default_timeout, key_metadata
 from annserve_client.convert import answer_of, batch_answers_of, batch_message_of, message_of
 from annserve_client.errors import AnnserveError, error_of_call
 from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
@@ -25,14 +25,17 @@ class Client:
         *,
         timeout_seconds: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         """Make a client; it connects with the first call.
 
         Args:
             target: Where the server is, in gRPC's naming: ``127.0.0.1:50051``, ``dns:///annserve.example:50051``.
             timeout_seconds: How long a call may take, retries included; 0.3, and 1 for a batch, unless set.
-            credentials: How to secure the connection; it is not secured unless set.
+            credentials: How to secure the connection; it is not secured unless set: `grpc.ssl_channel_credentials`.
+            api_key: What the server asks for, where it does.
         """
+        self._metadata = key_metadata(api_key)
         self._timeout_seconds = default_timeout(None, timeout_seconds)
         self._batch_timeout_seconds = default_timeout("BatchRecommend", timeout_seconds)
         if credentials is None:
@@ -93,7 +96,9 @@ class Client:
         """
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            return answer_of(self._methods[type(request)](message_of(request), timeout=timeout))
+            return answer_of(
+                self._methods[type(request)](message_of(request), timeout=timeout, metadata=self._metadata)
+            )
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 
@@ -107,7 +112,7 @@ class Client:
         """
         timeout = self._batch_timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            return batch_answers_of(self._batch(batch_message_of(requests), timeout=timeout))
+            return batch_answers_of(self._batch(batch_message_of(requests), timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 

@@ -71,6 +71,10 @@ class ExhaustedError(AnnserveError):
     """A message was over its size limit, or a quota is used up."""
 
 
+class AccessError(AnnserveError):
+    """The server asks for an API key, and there is none, or none that is valid or good for this."""
+
+
 class ServerError(AnnserveError):
     """A fault of the server, or a method that it does not have."""
 
@@ -84,6 +88,8 @@ _CLASSES: Mapping[grpc.StatusCode, type[AnnserveError]] = {
     grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ExhaustedError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessError,
 }
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -96,6 +96,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNKNOWN_PLACEMENT: _ErrorReason.ValueType  # 19
     """NOT_FOUND: the request names a placement that there is not. Metadata: `placement`."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 20
+    """UNAUTHENTICATED: the server asks for API keys, and the call brings none that is valid. Nothing was done."""
+    ERROR_REASON_WRONG_SCOPE: _ErrorReason.ValueType  # 21
+    """PERMISSION_DENIED: the call's API key is not for this service. Nothing was done. Metadata: `scope`, the one it lacks."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED: the call's API key was used more often than it may be; nothing was done. A `google.rpc.RetryInfo`
+    says when there is room for another call. Metadata: `key`, its name.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
@@ -182,4 +190,12 @@ A worker that has not even time to refuse ends calls as CANCELLED, without detai
 """
 ERROR_REASON_UNKNOWN_PLACEMENT: ErrorReason.ValueType  # 19
 """NOT_FOUND: the request names a placement that there is not. Metadata: `placement`."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 20
+"""UNAUTHENTICATED: the server asks for API keys, and the call brings none that is valid. Nothing was done."""
+ERROR_REASON_WRONG_SCOPE: ErrorReason.ValueType  # 21
+"""PERMISSION_DENIED: the call's API key is not for this service. Nothing was done. Metadata: `scope`, the one it lacks."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED: the call's API key was used more often than it may be; nothing was done. A `google.rpc.RetryInfo`
+says when there is room for another call. Metadata: `key`, its name.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,50 @@
+"""Who is let in, as settings say it."""
+
+from __future__ import annotations
+
+import grpc
+
+from annserve.domain.errors import InputError
+from annserve.service.security import Security, is_loopback
+from annserve.service.tls import TlsFiles
+from annserve.settings import Settings
+
+
+def security_of(settings: Settings) -> Security:
+    """Return how ports are to be secured.
+
+    Raises:
+        InputError: of a certificate and its key only one is given, or an authority without them.
+    """
+    tls = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = TlsFiles(certificate=settings.tls_certificate, key=settings.tls_key, client_ca=settings.tls_client_ca)
+    elif settings.tls_certificate or settings.tls_key or settings.tls_client_ca:
+        raise InputError("tls_certificate and tls_key are given together, and tls_client_ca only beside them")
+    return Security(tls=tls, api_keys=settings.api_keys, insecure=settings.insecure)
+
+
+def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
+    """Return how this program's own calls are secured; None for plain text.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    if settings.tls_ca is None:
+        return None
+    own = (settings.tls_key, settings.tls_certificate)
+    try:
+        key, certificate = (None if path is None else path.read_bytes() for path in own)
+        return grpc.ssl_channel_credentials(settings.tls_ca.read_bytes(), key, certificate)
+    except OSError as error:
+        raise InputError(f"the certificates cannot be read: {error}") from error
+
+
+def api_key(settings: Settings) -> str | None:
+    """Return what this program's own calls bring with them."""
+    return None if settings.api_key is None else settings.api_key.get_secret_value()
+
+
+def is_reflected(settings: Settings, address: str) -> bool:
+    """Return whether reflection is on at ``address``: as said, or where only this machine comes."""
+    return is_loopback(address) if settings.reflection is None else settings.reflection
