@@ -8,8 +8,8 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Coroutine, Iterator
+from typing import Any, Self
 
 _counting: list[tuple[int, list[float]]] = []
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
@@ -49,7 +49,7 @@ class Proxy:
 
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -74,8 +74,10 @@ class Proxy:
 
     async def listen(self) -> None:
         """Take connections, always on the same port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._start(self._accept(self._listener))
 
     def refuse(self) -> None:
         """Break all connections and refuse new ones until `listen`."""
@@ -84,14 +86,26 @@ class Proxy:
             _reset(writer)
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _accept(self, listener: socket.socket) -> None:
+        # Not by asyncio's server: closed at the moment at which somebody comes, it leaves their socket open.
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                serving = self._start(self._serve(connection))
+                serving.add_done_callback(lambda done, its=connection: its.close() if done.cancelled() else None)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         self._writers.add(writer)
         try:
             there_reader, there_writer = await asyncio.open_connection(
