@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class FreshStore(Protocol):
         """Return the last word on every item, by number."""
         ...
 
-    def follow(self) -> AsyncIterator[FreshBatch]:
+    def follow(self) -> AsyncGenerator[FreshBatch, None]:
         """Return all there is, and from then on what is written, in order, as it happens.
 
         What happens to one item between two batches may be told as the last of it. After an error ask for a new
