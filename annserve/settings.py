@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     histories: Path = Field(
         default=Path("histories.jsonl"), description="Where histories are kept when the catalogue is a file."
     )
+    fresh_items: Path = Field(
+        default=Path("fresh_items.jsonl"),
+        description="Where items upserted and deleted between snapshots are kept when there is no MongoDB.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

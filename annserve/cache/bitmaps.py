@@ -40,7 +40,8 @@ class _Versions:
         self._numbers = itertools.count(secrets.randbits(62))
 
 
-_next_version = _Versions().next
+next_version = _Versions().next
+"""Returns a number that nothing else has been called, here or in another process."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -52,7 +53,7 @@ class LeafBitmap:
     bitmap: BitMap
     read_at: float
     """Monotonic seconds: when the query that filled it was sent."""
-    version: int = field(default_factory=_next_version)
+    version: int = field(default_factory=next_version)
     """Grows with every flip and rebuild, and no two contents share one; replicas have it from their original."""
     used_at: float = -math.inf
     """Monotonic seconds: when a request last asked for it."""
@@ -116,7 +117,7 @@ class BitmapCache:
             found.bitmap.add(row)
         else:
             found.bitmap.discard(row)
-        found.version = _next_version() if version is None else version
+        found.version = next_version() if version is None else version
         if passes and len(found.bitmap) % _ACCOUNT_EVERY == 0:
             self.put(found)  # It has grown since its size was taken.
         return True

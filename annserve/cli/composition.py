@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,13 +14,18 @@ from annserve.cache.bitmaps import BitmapCache
 from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.domain.catalog import CatalogStore
+from annserve.domain.fresh import FreshChange
 from annserve.domain.ports import Recommender
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
+from annserve.engine.fresh_state import FreshState
 from annserve.engine.metadata import MetadataReader
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
+from annserve.keeper.fresh_codec import TOPIC
+from annserve.keeper.fresh_news import FreshNewsReader
+from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
@@ -64,14 +69,20 @@ async def opened_recommender(
     """
     # The event loop goes first: whoever refuses, or answers at once, is quick.
     executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
-    recommender = SnapshotRecommender(snapshot)
+    fresh = FreshState(snapshot)
+    recommender = SnapshotRecommender(snapshot, fresh)
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
     try:
         if source is None:
-            yield PlainRecommender(recommender, workbench)
+            async with _told_of_fresh_items(fresh, keeper):
+                yield PlainRecommender(recommender, workbench)
         else:
-            following = keeper if source.is_mongodb else None
-            async with _opened_catalog(recommender, workbench, settings, source.open(), following) as opened:
+            store = source.open()
+            if keeper is not None and source.is_mongodb:
+                opening = _linked_catalog(recommender, workbench, settings, store, keeper)
+            else:
+                opening = _followed_catalog(recommender, workbench, settings, store, keeper)
+            async with opening as opened:
                 if metrics is not None:
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
@@ -82,38 +93,84 @@ async def opened_recommender(
 
 
 @asynccontextmanager
-async def _opened_catalog(
+async def _linked_catalog(
+    recommender: SnapshotRecommender,
+    workbench: Workbench,
+    settings: Settings,
+    store: CatalogStore,
+    place: KeeperPlace,
+) -> AsyncIterator[CatalogRecommender]:
+    """Have the instance's keeper follow ``store``."""
+    bitmaps, reading = BitmapCache(), _catalog_settings_of(settings)
+    metadata = MetadataReader(store, bitmaps, reading)
+    link = KeeperLink(
+        place.socket,
+        recommender.snapshot.id,
+        bitmaps,
+        [metadata.forget],
+        [metadata.forget_all],
+        slot=place.slot,
+        settings=keeper_settings_of(settings),
+    )
+    news = FreshNewsReader(recommender.fresh)
+    link.subscribe(TOPIC, news.hear)
+    link.start()
+    try:
+        await asyncio.gather(_first_look(bitmaps), news.wait())
+        yield CatalogRecommender(recommender, workbench, store, bitmaps, link, metadata, reading)
+    finally:
+        await link.stop()
+        await store.close()
+
+
+@asynccontextmanager
+async def _followed_catalog(
     recommender: SnapshotRecommender,
     workbench: Workbench,
     settings: Settings,
     store: CatalogStore,
     place: KeeperPlace | None,
 ) -> AsyncIterator[CatalogRecommender]:
-    bitmaps = BitmapCache()
-    ttl_seconds = settings.catalog_ttl_ms / 1_000
-    reading = CatalogSettings(
-        max_staleness_seconds=settings.catalog_max_staleness_ms / 1_000,
-        wait_seconds=settings.catalog_wait_ms / 1_000,
-        metadata_ttl_seconds=ttl_seconds,
-    )
+    """Follow ``store`` here; the instance's keeper, where there is one, tells of fresh items only."""
+    bitmaps, reading = BitmapCache(), _catalog_settings_of(settings)
     metadata = MetadataReader(store, bitmaps, reading)
-    keeper_settings = keeper_settings_of(settings)
-    told, told_of_loss = [metadata.forget], [metadata.forget_all]
-    snapshot = recommender.snapshot
-    keeper: Keeper | KeeperLink
-    if place is None:
-        keeper = Keeper(store, snapshot.items, bitmaps, keeper_settings, told, told_of_loss)
-    else:
-        keeper = KeeperLink(
-            place.socket, snapshot.id, bitmaps, told, told_of_loss, slot=place.slot, settings=keeper_settings
-        )
+    rows = FreshRows(recommender.snapshot.items)
+    keeper = Keeper(store, rows, bitmaps, keeper_settings_of(settings), [metadata.forget], [metadata.forget_all])
     keeper.start()
     try:
         await _first_look(bitmaps)
-        yield CatalogRecommender(recommender, workbench, store, bitmaps, keeper, metadata, reading)
+        async with _told_of_fresh_items(recommender.fresh, place, lambda changes: keeper.learn(rows.add(changes))):
+            yield CatalogRecommender(recommender, workbench, store, bitmaps, keeper, metadata, reading)
     finally:
         await keeper.stop()
         await store.close()
+
+
+@asynccontextmanager
+async def _told_of_fresh_items(
+    fresh: FreshState, place: KeeperPlace | None, listener: Callable[[Sequence[FreshChange]], None] | None = None
+) -> AsyncIterator[None]:
+    """Have ``fresh`` follow what the instance's keeper, where there is one, tells of."""
+    if place is None:
+        yield
+        return
+    link = KeeperLink(place.socket, fresh.snapshot_id, BitmapCache(), slot=place.slot)
+    news = FreshNewsReader(fresh, listener)
+    link.subscribe(TOPIC, news.hear)
+    link.start()
+    try:
+        await news.wait()
+        yield
+    finally:
+        await link.stop()
+
+
+def _catalog_settings_of(settings: Settings) -> CatalogSettings:
+    return CatalogSettings(
+        max_staleness_seconds=settings.catalog_max_staleness_ms / 1_000,
+        wait_seconds=settings.catalog_wait_ms / 1_000,
+        metadata_ttl_seconds=settings.catalog_ttl_ms / 1_000,
+    )
 
 
 def keeper_settings_of(settings: Settings) -> KeeperSettings:

@@ -8,12 +8,17 @@ import signal
 from contextlib import AsyncExitStack
 from functools import partial
 
-from annserve.cli.catalog_source import catalog_source
+from annserve.catalog.file_fresh import FileFreshStore
+from annserve.catalog.mongo_fresh import MongoFreshStore
+from annserve.cli.catalog_source import CatalogSource, catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
 from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.errors import AnnserveError
+from annserve.domain.fresh import FreshStore
+from annserve.keeper.fresh_follower import FreshFollower
+from annserve.keeper.fresh_view import FreshView
 from annserve.keeper.hub import KeeperHub
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
@@ -23,6 +28,7 @@ from annserve.service.metrics import Metrics, share_metrics
 from annserve.service.process_metrics import follow_process
 from annserve.service.pulling import Puller
 from annserve.service.snapshot_changes import SnapshotChanges
+from annserve.service.stored_fresh_items import StoredFreshItems
 from annserve.settings import Settings
 from annserve.snapshot import layout
 from annserve.snapshot.ids import IdIndex
@@ -63,6 +69,12 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         # A file is in the memory of each worker, which follows it by itself.
         followed = store if source is not None and source.is_mongodb else None
         hub = KeeperHub(followed, partial(_items_of, snapshots), keeper_settings_of(settings))
+        open_view = partial(_view_of, snapshots)
+        fresh_items = _fresh_store(settings, source)
+        stack.push_async_callback(fresh_items.close)
+        follower = FreshFollower(fresh_items, hub, open_view)
+        follower.start()
+        stack.push_async_callback(follower.stop)
         await hub.start(runtime / "keeper.sock")
         stack.push_async_callback(hub.stop)
         share_metrics(runtime / "metrics", "keeper")
@@ -82,7 +94,7 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         operated = Operated(
             instance=instance,
             changes=changes,
-            items=None,
+            items=StoredFreshItems(fresh_items, instance, open_view),
             cache=cache,
             histories=store,
         )
@@ -112,6 +124,17 @@ def _puller(settings: Settings, changes: SnapshotChanges) -> Puller:
         is_canary=settings.pull_canary,
         poll_seconds=settings.pull_poll_ms / 1_000,
     )
+
+
+def _fresh_store(settings: Settings, source: CatalogSource | None) -> FreshStore:
+    if source is None or not source.is_mongodb:
+        return FileFreshStore(settings.fresh_items)
+    assert source.config is not None  # noqa: S101  (it could not be opened without)
+    return MongoFreshStore(source.address, source.config)
+
+
+def _view_of(snapshots: SnapshotStore, snapshot_id: str) -> FreshView:
+    return FreshView(snapshots.path(snapshot_id))
 
 
 def _items_of(snapshots: SnapshotStore, snapshot_id: str) -> IdIndex:

@@ -29,6 +29,11 @@ class FreshState:
         self.items = LiveItems(snapshot)
         """As they are now: to be taken once for everything that must agree. Replaced as a whole, never changed."""
 
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot that the items are of, and what came since."""
+        return self._snapshot.id
+
     def begin(self, changes: Sequence[FreshChange], version: int) -> None:
         """Forget what was applied before, and apply all there is; see `apply`. Readers see one or the other."""
         self._apply(self._nothing, changes, version)

@@ -176,7 +176,7 @@ class Builds:
         self._bitmaps.put(built)
         if built.leaf is None:
             self._counters.items_without_row = unknown
-            self._counters.rows_without_item = len(self._items) - len(built.bitmap)
+            self._counters.rows_without_item = len(self._items) - built.bitmap.range_cardinality(0, len(self._items))
 
     def _settle(self, build: _Build, task: asyncio.Task[LeafBitmap]) -> None:
         self._tasks.discard(task)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from annserve.cache.bitmaps import BYTES_MAX
 from annserve.domain.catalog import CatalogStore
+from annserve.domain.fresh import FreshChange
 from annserve.keeper.builds import IdRows
 from annserve.keeper.frames import Frame, Header, read_frame
 from annserve.keeper.keeper import Keeper
@@ -61,6 +62,11 @@ class KeeperHub:
             if publication.keeper is not None
         }
 
+    @property
+    def snapshot_ids(self) -> Collection[str]:
+        """Return the snapshots that workers serve, or did a moment ago."""
+        return self._publications.keys()
+
     async def start(self, path: Path) -> None:
         """Take workers at the socket ``path``, in the place of one that is there.
 
@@ -97,6 +103,12 @@ class KeeperHub:
         frame = _topic(topic, header, payload).encoded()
         for publication in filter(None, told):
             publication.tell(frame)
+
+    def add_rows(self, snapshot_id: str, changes: Iterable[FreshChange]) -> None:
+        """Give the items of ``changes`` rows in the bitmaps of a snapshot, and read which of those they are in."""
+        publication = self._publications.get(snapshot_id)
+        if publication is not None:
+            publication.add_rows(changes)
 
     def on_hello(self, greeter: Callable[[str], Iterable[tuple[str, Header, bytes]]]) -> None:
         """Have each worker that comes told what ``greeter`` returns for its snapshot id, before any broadcast.

@@ -18,7 +18,8 @@ from annserve.domain.catalog import (
     ChangesUnsupportedError,
     FreshnessMode,
 )
-from annserve.domain.errors import CatalogUnavailableError
+from annserve.domain.deadline import Deadline
+from annserve.domain.errors import AnnserveError, CatalogUnavailableError
 from annserve.domain.filter import Leaf
 from annserve.keeper.builds import Builds, IdRows
 from annserve.keeper.counters import KeeperCounters
@@ -26,6 +27,7 @@ from annserve.keeper.pace import Pace
 from annserve.keeper.refresher import Refresher
 from annserve.keeper.settings import KeeperSettings
 
+_IDS_A_READ = 1_000
 _logger = logging.getLogger(__name__)
 
 
@@ -71,6 +73,9 @@ class Keeper:
         """Changes since the store last said that there are no more."""
         self._evaluations = 0
         """How often they had to be judged."""
+        self._learning: dict[str, None] = {}
+        """Items that got a row after bitmaps were read, and of which nothing was heard since."""
+        self._learner: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,9 +84,11 @@ class Keeper:
 
     async def stop(self) -> None:
         """End all work; whoever waits for a build gets CatalogUnavailableError."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        tasks = {task for task in (self._task, self._learner) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self._builds.close()
 
     def build(self, leaf: Leaf | None, since: float = math.inf) -> asyncio.Future[LeafBitmap]:
@@ -96,6 +103,38 @@ class Keeper:
             known.set_result(kept)
             return known
         return self._builds.begin(leaf)
+
+    def learn(self, item_ids: Sequence[str]) -> None:
+        """Read in which bitmaps items are whose rows are known only now."""
+        self._learning.update(dict.fromkeys(item_ids))
+        if self._learning and self._learner is None:
+            self._learner = asyncio.create_task(self._learn())
+            self._learner.add_done_callback(self._learnt)
+
+    async def _learn(self) -> None:
+        while self._learning:
+            item_ids = list(itertools.islice(self._learning, _IDS_A_READ))
+            try:
+                # A leaf that begins to be read from here on finds the rows by itself.
+                for leaf in (None, *self._bitmaps.leaves(), *self._builds.followed()):
+                    deadline = Deadline.after(self._settings.build_seconds)
+                    passing = await self._store.select(item_ids, leaf, (), deadline)
+                    for item_id in item_ids:
+                        row = self._items.row(item_id)
+                        # What changed meanwhile has been told to all leaves.
+                        if row is not None and item_id in self._learning:
+                            self._flip(leaf, row, item_id in passing)
+            except AnnserveError as error:
+                _logger.warning("what the catalogue says of fresh items is not known yet: %s", error)
+                await asyncio.sleep(self._settings.retry_seconds)
+            else:
+                for item_id in item_ids:
+                    self._learning.pop(item_id, None)
+
+    def _learnt(self, learner: asyncio.Task[None]) -> None:
+        self._learner = None
+        if not learner.cancelled() and (error := learner.exception()) is not None:
+            _logger.error("learning of fresh items failed", exc_info=error)
 
     async def _keep(self) -> None:
         while True:
@@ -174,12 +213,13 @@ class Keeper:
             self._forget_leaves()
         pace = Pace(self._settings.slice_seconds)
         for item_id, document in {change.item_id: change.document for change in batch}.items():
+            self._learning.pop(item_id, None)
             row = self._items.row(item_id)
             if row is None:
                 self.counters.unknown_items += 1
             else:
                 exists = document is not None
-                if self._flip(None, row, exists):
+                if self._flip(None, row, exists) and row < len(self._items):
                     self.counters.rows_without_item += -1 if exists else 1
                 # A leaf that is not here yet will be read later than this change was made.
                 for leaf in (*self._bitmaps.leaves(), *self._builds.followed()):
@@ -204,6 +244,7 @@ class Keeper:
         self._rebuild()
 
     def _forget(self) -> None:
+        self._learning.clear()  # Whatever is read from here on finds their rows by itself.
         self._forget_leaves()
         self._builds.unfollow(present=True)
         self._bitmaps.clear()

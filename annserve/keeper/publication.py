@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from annserve.cache.bitmaps import BYTES_MAX, LeafBitmap
 from annserve.domain.catalog import CatalogStore
 from annserve.domain.errors import CatalogUnavailableError
 from annserve.domain.filter import Leaf
+from annserve.domain.fresh import FreshChange
 from annserve.keeper.builds import IdRows
 from annserve.keeper.frames import FLIP, Frame
+from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.leaf_codec import encode_leaf
 from annserve.keeper.observed_bitmaps import ObservedBitmaps
@@ -60,9 +62,10 @@ class Publication:
         self._state_told: tuple[float, bool, bool] | None = None
         self._flush_due = False
         self.bitmaps = ObservedBitmaps(self, bytes_max)
+        self._rows = FreshRows(items)
         self.keeper = None
         if store is not None:
-            self.keeper = Keeper(store, items, self.bitmaps, settings, [self._changed], [self._lost])
+            self.keeper = Keeper(store, self._rows, self.bitmaps, settings, [self._changed], [self._lost])
 
     def start(self) -> None:
         """Begin to follow the catalogue, on the running event loop."""
@@ -73,6 +76,12 @@ class Publication:
         """End all work."""
         if self.keeper is not None:
             await self.keeper.stop()
+
+    def add_rows(self, changes: Iterable[FreshChange]) -> None:
+        """Give fresh items rows, and read which bitmaps they are in."""
+        added = self._rows.add(changes)
+        if self.keeper is not None:
+            self.keeper.learn(added)
 
     def build(self, leaf: Leaf | None, since: float) -> asyncio.Future[LeafBitmap]:
         """Return the rows that pass ``leaf``; see `Keeper.build`."""

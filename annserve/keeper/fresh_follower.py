@@ -1,0 +1,124 @@
+"""Following the store of fresh items, and telling each worker what they are to its snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from annserve.cache.bitmaps import next_version
+from annserve.domain.errors import CatalogUnavailableError
+from annserve.domain.fresh import FreshBatch, FreshChange, FreshStore, StoredItem
+from annserve.keeper.frames import Header
+from annserve.keeper.fresh_codec import TOPIC, FreshNews, encode_news
+from annserve.keeper.fresh_view import FreshView
+from annserve.keeper.hub import KeeperHub
+
+RETRY_SECONDS = 0.25
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Told:
+    """What the workers of one snapshot know."""
+
+    view: FreshView
+    changes: dict[str, FreshChange] = field(default_factory=dict)
+    version: int = 0
+    is_ready: bool = False
+    """Whether they have been told all there was when it was opened."""
+
+
+class FreshFollower:
+    """Tells the workers of ``hub`` of the items in ``store``. One event loop uses it.
+
+    Workers of a snapshot are told nothing before the store has been read once and the snapshot has been opened.
+    """
+
+    def __init__(self, store: FreshStore, hub: KeeperHub, open_view: Callable[[str], FreshView]) -> None:
+        """Follow ``store``; ``open_view`` gives the view of a snapshot by its id, in a thread."""
+        self._store = store
+        self._hub = hub
+        self._open_view = open_view
+        self._items: dict[str, StoredItem] | None = None
+        """The last word on each item, as far as read; None before."""
+        self._told: dict[str, _Told] = {}
+        self._turn = asyncio.Lock()
+        """Held by whoever turns items into changes, so that workers hear of them in order."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        hub.on_hello(self._greet)
+
+    def start(self) -> None:
+        """Begin, on the running event loop."""
+        self._begin(self._keep())
+
+    async def stop(self) -> None:
+        """End all work."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._store.follow()) as batches:
+                    async for batch in batches:
+                        await self._take(batch)
+            except CatalogUnavailableError as error:
+                _logger.warning("fresh items are not followed: %s", error)
+            except Exception:
+                _logger.exception("following fresh items failed")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _take(self, batch: FreshBatch) -> None:
+        news = {stored.item.item_id: stored for stored in batch.items}
+        async with self._turn:
+            self._items = news if batch.is_all or self._items is None else self._items | news
+            here = self._hub.snapshot_ids
+            self._told = {snapshot_id: told for snapshot_id, told in self._told.items() if snapshot_id in here}
+            for told in self._told.values():
+                await self._tell(told, batch.items, is_all=batch.is_all or not told.is_ready)
+
+    async def _open(self, snapshot_id: str) -> None:
+        async with self._turn:
+            try:
+                told = _Told(view=await asyncio.to_thread(self._open_view, snapshot_id))
+            except Exception:
+                # Its worker comes again, and then it is tried again.
+                _logger.exception("snapshot %s is told of no fresh items", snapshot_id)
+                return
+            self._told[snapshot_id] = told
+            if self._items is not None:
+                await self._tell(told, list(self._items.values()), is_all=True)
+
+    async def _tell(self, told: _Told, items: Sequence[StoredItem], *, is_all: bool) -> None:
+        changes = await asyncio.to_thread(told.view.changes, items)
+        # In one step, as workers are greeted between steps.
+        if is_all:
+            told.changes.clear()
+        told.changes.update((change.item_id, change) for change in changes)
+        told.version = next_version()
+        told.is_ready = True
+        self._hub.add_rows(told.view.snapshot_id, changes)
+        news = FreshNews(changes=changes, version=told.version, is_all=is_all)
+        self._hub.broadcast(TOPIC, *encode_news(news), told.view.snapshot_id)
+
+    def _greet(self, snapshot_id: str) -> Iterable[tuple[str, Header, bytes]]:
+        told = self._told.get(snapshot_id)
+        if told is None:
+            self._begin(self._open(snapshot_id))
+            return ()
+        if not told.is_ready:
+            return ()
+        changes = list(told.changes.values())
+        self._hub.add_rows(snapshot_id, changes)
+        return [(TOPIC, *encode_news(FreshNews(changes=changes, version=told.version, is_all=True)))]
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
