@@ -29,6 +29,9 @@ from annserve.supervisor.settings import SupervisorSettings
 HELD_UP_SECONDS: Final = 1.0
 """A supervisor that was itself held up for so long judges nobody's silence at that moment."""
 
+POINT_SECONDS: Final = 2.0
+"""Within this time after a snapshot was activated through AdminService, it has become the live one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,6 +79,10 @@ class Supervisor:
         self._stopping = False
         self._has_served = False
         self._keeper: KeptChild | None = None
+        self._changes_asked = 0
+        """Changes of snapshots that AdminService waits for."""
+        self._changed_at = -math.inf
+        """When the last of those ended."""
         self._began_at = time.time()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -249,10 +256,13 @@ class Supervisor:
         """
         while True:
             await asyncio.sleep(self._settings.poll_seconds)
+            # Whoever has a snapshot activated through AdminService makes it the live one afterwards: until then what is
+            # live may be the one before, and is no wish.
+            if self._changes_asked or time.monotonic() < self._changed_at + POINT_SECONDS:
+                continue
             current = await asyncio.to_thread(self._current_id)
             if current is not None and current != known:
                 known = current
-                # Whoever has a snapshot activated through AdminService makes it the live one afterwards.
                 if self._heading_for() != current:
                     self._activations.wish(current)
 
@@ -366,9 +376,14 @@ class Supervisor:
     async def _on_activate(self, snapshot_id: str) -> Reply:
         latest = self._latest()
         is_served = latest is not None and latest.has_loader and latest.snapshot_id == snapshot_id
-        if not is_served or self._activations.heading_for is not None:
-            self._refuse_when_stopping()
-            await self._activations.activate(snapshot_id)
+        self._changes_asked += 1
+        try:
+            if not is_served or self._activations.heading_for is not None:
+                self._refuse_when_stopping()
+                await self._activations.activate(snapshot_id)
+        finally:
+            self._changes_asked -= 1
+            self._changed_at = time.monotonic()
         return {}
 
     async def _on_reload(self) -> Reply:

@@ -11,6 +11,8 @@ import time
 import psutil
 from supervised import Supervised, lives
 
+from annserve.supervisor.supervisor import POINT_SECONDS
+
 
 async def test_a_current_that_moves_back_while_the_other_is_loaded_is_what_is_served(toy: Supervised) -> None:
     toy.start(workers=1)
@@ -95,3 +97,20 @@ def test_a_keeper_that_never_shows_that_it_lives_is_replaced(toy: Supervised) ->
 
     toy.until(lambda: "annserve_keeper_starts_total 2.0" in toy.get("/metrics")[1])
     assert "the keeper" in toy.log()
+
+
+async def test_what_was_activated_before_is_no_wish_when_it_becomes_the_live_one_late(toy: Supervised) -> None:
+    toy.start(workers=1)
+    toy.ready()
+
+    await toy.ask("activate", snapshot_id="B")
+    await toy.ask("activate", snapshot_id="A")
+    (toy.folder / "CURRENT").write_text("B")
+    await asyncio.sleep(0.5)
+    (toy.folder / "CURRENT").write_text("A")
+    await asyncio.sleep(POINT_SECONDS)
+
+    assert len(toy.lines("loads")) == 3
+    # Whoever moves it afterwards is heard.
+    (toy.folder / "CURRENT").write_text("B")
+    toy.until(lambda: len(toy.lines("loads")) == 4)
