@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         le=1 << 40,
         description="How much memory is reserved for what the workers share, in bytes.",
     )
+    warm_keys: int = Field(
+        default=200,
+        ge=0,
+        le=10_000,
+        description="How many of the hottest requests a worker answers before it serves; 0 answers none.",
+    )
     answer_ttl_ms: int = Field(
         default=10_000,
         ge=0,

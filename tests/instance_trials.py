@@ -50,12 +50,18 @@ def rigged(
     workers: int = 2,
     rate: float = 200.0,
     timeout_seconds: float | None = None,
+    catalogue_options: Sequence[str] | None = None,
     **environment: str,
 ) -> Iterator[Rig]:
-    """Run an instance with `checked_traffic`'s catalogue, its load and its probes, for the time of a block."""
+    """Run an instance with `checked_traffic`'s catalogue, its load and its probes, for the time of a block.
+
+    The catalogue is a file in ``folder``, unless ``catalogue_options`` name another one with the same contents.
+    """
+    options = catalogue(folder) if catalogue_options is None else catalogue_options
+    environment = {"ANNSERVE_FRESH_ITEMS": str(folder / "fresh_items.jsonl")} | environment
     oracle = Oracle(root, snapshot_ids)
     with (
-        instance(root, folder, *catalogue(folder), workers=workers, **environment) as running,
+        instance(root, folder, *options, workers=workers, **environment) as running,
         AdminClient(running.admin_address, timeout_seconds=2.0) as admin,
     ):
         until(lambda: len(running.serving(admin)) == workers, BACK_SECONDS)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import heapq
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from annserve.cache.shared import CacheCounts, SharedCache
 
 REPORT_SECONDS: Final = 1.0
 
 _REPORTED: Final = 500
+_REQUESTS_REPORTED: Final = 100
 """How many items a worker names each time: the ones asked about most."""
 _COUNTED_MAX: Final = 5_000
 """So many different items are counted between two reports; they are not many, and a report is due then."""
 _KEPT: Final = 2_000
 _HALF_LIFE_SECONDS: Final = 60.0
+_REQUEST_BYTES_MAX: Final = 512
+
+Request: TypeAlias = tuple[str, bytes]
+"""A method and what it was called with."""
 
 
 class Asked:
@@ -32,11 +38,17 @@ class Asked:
         self._dropped = self._questions = 0
         self._asked: Counter[str] = Counter()
         self._answered: Counter[str] = Counter()
+        self._requests: dict[str, Request] = {}
         self._report_at: asyncio.TimerHandle | None = None
 
-    def note(self, item_ids: Sequence[str], is_hit: bool) -> None:
-        """Count a question about different items, which the cache answered or not."""
+    def note(self, item_ids: Sequence[str], is_hit: bool, request: Request | None = None) -> None:
+        """Count a question about different items, which the cache answered or not.
+
+        It may be asked again as ``request`` for another snapshot; None for one that says anything of a user.
+        """
         self._questions += 1
+        if request is not None and item_ids and len(request[1]) <= _REQUEST_BYTES_MAX:
+            self._requests[item_ids[0]] = request
         for item_id in item_ids:
             self._asked[item_id] += 1
             if is_hit:
@@ -56,8 +68,14 @@ class Asked:
         counts, before = asdict(self._cache.counts), asdict(self._reported)
         self._reported = CacheCounts(**counts)
         items = [(item_id, count, self._answered[item_id]) for item_id, count in self._asked.most_common(_REPORTED)]
+        requests = [
+            (item_id, request[0], base64.b64encode(request[1]).decode())
+            for item_id, _, _ in items
+            if (request := self._requests.get(item_id)) is not None
+        ]
         self._cache.report(
             {
+                "requests": requests[:_REQUESTS_REPORTED],
                 "questions": self._questions,
                 "items": items,
                 "counts": {name: count - before[name] for name, count in counts.items()},
@@ -68,6 +86,7 @@ class Asked:
         self._questions = 0
         self._asked.clear()
         self._answered.clear()
+        self._requests.clear()
 
 
 class HotItem(NamedTuple):
@@ -90,6 +109,8 @@ class HotKeys:
     def __init__(self) -> None:
         self._counts: dict[str, list[float]] = {}
         """How often an item was asked about, and how often of those the cache knew."""
+        self._requests: dict[str, Request] = {}
+        """How it was asked last, of some of those."""
         self._questions = 0.0
         self._least = 0.0
         """How often an item may have been asked about that is not kept."""
@@ -106,10 +127,13 @@ class HotKeys:
             else:
                 count[0] += asked
                 count[1] += answered
+        for item_id, method, encoded in report["requests"]:
+            self._requests[item_id] = (method, base64.b64decode(encoded))
         if len(self._counts) > _KEPT:
             kept = heapq.nlargest(_KEPT, self._counts.items(), key=lambda item: item[1][0])
             self._counts = dict(kept)
             self._least = kept[-1][1][0]
+            self._requests = {item_id: self._requests[item_id] for item_id in self._counts if item_id in self._requests}
 
     def top(self, count: int) -> list[HotItem]:
         """Return the hottest items, hottest first, at most ``count``."""
@@ -119,6 +143,11 @@ class HotKeys:
             HotItem(item_id, min(asked / self._questions, 1.0), answered / asked)
             for item_id, (asked, answered) in hottest
         ]
+
+    def top_requests(self, count: int) -> list[Request]:
+        """Return requests about the hottest items, hottest first, at most ``count``."""
+        hottest = heapq.nlargest(count, self._requests, key=lambda item_id: self._counts[item_id][0])
+        return [self._requests[item_id] for item_id in hottest]
 
     def _fade(self) -> None:
         now = time.monotonic()

@@ -49,6 +49,8 @@ IDLE_MS = 60_000
 SLOW_FACTOR = 20
 """How many times the time of a look-up a batch of bulk work may take."""
 SLOW_CALLS = 2
+STREAMS = 2
+"""Connections that streams of changes hold: of the catalogue, and of fresh items."""
 MARGIN_SECONDS = 0.005
 """What is left of a caller's deadline for what it does with the answer, or without."""
 GRACE_SECONDS = 0.1
@@ -107,7 +109,7 @@ class MongoConnection:
             self._client: AsyncMongoClient[Json] = AsyncMongoClient(
                 uri,
                 appname="annserve",
-                maxPoolSize=pool_size + SLOW_CALLS + 1,
+                maxPoolSize=pool_size + SLOW_CALLS + STREAMS,
                 maxIdleTimeMS=IDLE_MS,
                 # When a server goes, one call finds out by knocking, and not two.
                 maxConnecting=1,

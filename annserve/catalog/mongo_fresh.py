@@ -13,7 +13,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from annserve.catalog.config import CatalogConfig, ItemsConfig
+from annserve.catalog.config import ItemsConfig
 from annserve.catalog.mongo_changes import MongoChanges
 from annserve.catalog.mongo_connection import Json, Lane, MongoConnection
 from annserve.domain.catalog import ChangesLostError, ChangesUnsupportedError
@@ -34,15 +34,12 @@ _READ_SECONDS = 30.0
 class MongoFreshStore:
     """The collection `COLLECTION` of the catalogue's database; implements `domain.fresh.FreshStore`.
 
-    Made in and for one event loop.
-
-    Raises:
-        InputError: ``uri`` is not an address.
+    One event loop uses it, that of ``connection``: a connection of its own would knock at a server that is down as
+    often again.
     """
 
-    def __init__(self, uri: str, config: CatalogConfig) -> None:
-        mongo = config.mongodb
-        self._connection = MongoConnection(uri, mongo.database, mongo.pool_size, mongo.operation_timeout_ms / 1_000)
+    def __init__(self, connection: MongoConnection) -> None:
+        self._connection = connection
         self._items, self._numbers = map(self._settled, (COLLECTION, NUMBERS))
         self._changes = MongoChanges(self._connection, self._items, ItemsConfig(collection=COLLECTION), _FIELDS)
 
@@ -82,9 +79,8 @@ class MongoFreshStore:
             )
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Follow no longer; the connection is somebody else's."""
         await self._changes.aclose()
-        await self._connection.close()
 
     async def _write(self, items: Sequence[FreshItem]) -> None:
         # Those that are there keep theirs: to ask for them first would not be faster, and they may go meanwhile.

@@ -23,6 +23,7 @@ from annserve.catalog.evaluate import found_at, metadata_of
 from annserve.catalog.mongo_changes import MongoChanges
 from annserve.catalog.mongo_compile import compile_filter
 from annserve.catalog.mongo_connection import CODEC, Json, Lane, MongoConnection, StoreCounters
+from annserve.catalog.mongo_fresh import MongoFreshStore
 from annserve.catalog.mongo_histories import histories_of
 from annserve.catalog.mongo_ids import id_of, stored_id
 from annserve.catalog.mongo_indexes import MongoIndexes
@@ -63,6 +64,10 @@ class MongoCatalog:
         self._indexes = MongoIndexes(self._connection, mongo)
         self._histories = histories_of(self._connection, mongo.histories)
         self._followers: WeakSet[MongoChanges] = WeakSet()
+
+    def fresh_store(self) -> MongoFreshStore:
+        """Return the store of fresh items in the same database; to be closed before this."""
+        return MongoFreshStore(self._connection)
 
     @property
     def schema(self) -> Schema:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
@@ -23,6 +23,7 @@ from annserve.engine.metadata import MetadataReader
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
+from annserve.keeper.frames import Header
 from annserve.keeper.fresh_codec import TOPIC
 from annserve.keeper.fresh_news import FreshNewsReader
 from annserve.keeper.fresh_rows import FreshRows
@@ -48,6 +49,8 @@ class KeeperPlace:
     socket: Path
     slot: int
     """What the worker is called."""
+    topics: Mapping[str, Callable[[Header, bytes], None]] = field(default_factory=dict)
+    """Who is told what the keeper tells of what."""
 
 
 @asynccontextmanager
@@ -113,7 +116,7 @@ async def _linked_catalog(
         settings=keeper_settings_of(settings),
     )
     news = FreshNewsReader(recommender.fresh)
-    link.subscribe(TOPIC, news.hear)
+    _subscribe(link, news, place)
     link.start()
     try:
         await asyncio.gather(_first_look(bitmaps), news.wait())
@@ -156,13 +159,18 @@ async def _told_of_fresh_items(
         return
     link = KeeperLink(place.socket, fresh.snapshot_id, BitmapCache(), slot=place.slot)
     news = FreshNewsReader(fresh, listener)
-    link.subscribe(TOPIC, news.hear)
+    _subscribe(link, news, place)
     link.start()
     try:
         await news.wait()
         yield
     finally:
         await link.stop()
+
+
+def _subscribe(link: KeeperLink, news: FreshNewsReader, place: KeeperPlace) -> None:
+    for topic, hear in {**place.topics, TOPIC: news.hear}.items():
+        link.subscribe(topic, hear)
 
 
 def _catalog_settings_of(settings: Settings) -> CatalogSettings:

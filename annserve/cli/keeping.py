@@ -9,14 +9,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from annserve.catalog.file_fresh import FileFreshStore
-from annserve.catalog.mongo_fresh import MongoFreshStore
-from annserve.cli.catalog_source import CatalogSource, catalog_source
+from annserve.catalog.mongo_store import MongoCatalog
+from annserve.cli.catalog_source import catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
 from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.errors import AnnserveError
-from annserve.domain.fresh import FreshStore
 from annserve.keeper.fresh_follower import FreshFollower
 from annserve.keeper.fresh_view import FreshView
 from annserve.keeper.hub import KeeperHub
@@ -29,6 +28,7 @@ from annserve.service.process_metrics import follow_process
 from annserve.service.pulling import Puller
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.service.stored_fresh_items import StoredFreshItems
+from annserve.service.warming import told_of
 from annserve.settings import Settings
 from annserve.snapshot import layout
 from annserve.snapshot.ids import IdIndex
@@ -69,8 +69,10 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         # A file is in the memory of each worker, which follows it by itself.
         followed = store if source is not None and source.is_mongodb else None
         hub = KeeperHub(followed, partial(_items_of, snapshots), keeper_settings_of(settings))
+        if cache is not None and settings.warm_keys:
+            hub.on_hello(lambda _: [told_of(cache.hot_requests(settings.warm_keys))])
         open_view = partial(_view_of, snapshots)
-        fresh_items = _fresh_store(settings, source)
+        fresh_items = store.fresh_store() if isinstance(store, MongoCatalog) else FileFreshStore(settings.fresh_items)
         stack.push_async_callback(fresh_items.close)
         follower = FreshFollower(fresh_items, hub, open_view)
         follower.start()
@@ -124,13 +126,6 @@ def _puller(settings: Settings, changes: SnapshotChanges) -> Puller:
         is_canary=settings.pull_canary,
         poll_seconds=settings.pull_poll_ms / 1_000,
     )
-
-
-def _fresh_store(settings: Settings, source: CatalogSource | None) -> FreshStore:
-    if source is None or not source.is_mongodb:
-        return FileFreshStore(settings.fresh_items)
-    assert source.config is not None  # noqa: S101  (it could not be opened without)
-    return MongoFreshStore(source.address, source.config)
 
 
 def _view_of(snapshots: SnapshotStore, snapshot_id: str) -> FreshView:

@@ -8,11 +8,13 @@ from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
 from annserve.cli.securing import is_reflected, security_of
+from annserve.service import warming
 from annserve.service.logs import configure_logs
 from annserve.service.metrics import Metrics, share_metrics
 from annserve.service.process_metrics import follow_process
 from annserve.service.server import Server, serve
 from annserve.service.settings import ServerSettings
+from annserve.service.warming import HotRequests
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 from annserve.supervisor.attendance import attend_worker
@@ -36,7 +38,8 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         log_share=settings.log_share,
         is_worker=True,
     )
-    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot)
+    hot = HotRequests()
+    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot, topics={warming.TOPIC: hot.hear})
     source = catalog_source(None, None)
 
     async def attend(server: Server) -> None:
@@ -57,6 +60,6 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     follow_process(metrics, str(post.slot))
     opened = opened_recommender(snapshot, settings, source, keeper, metrics)
     try:
-        serve(server_settings, opened, attend=attend, cache=cache, metrics=metrics)
+        serve(server_settings, opened, attend=attend, cache=cache, metrics=metrics, hot_requests=lambda: hot.requests)
     finally:
         logging.shutdown()

@@ -20,7 +20,7 @@ from annserve.domain.catalog import Schema
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.ports import Basis, Recommender
-from annserve.domain.query import Answer, Query
+from annserve.domain.query import Answer, Mode, Query
 from annserve.service import convert
 from annserve.service.attribution import attribution_token
 from annserve.service.calls import decoder, encode
@@ -94,12 +94,19 @@ class Answers:
         self._plans: LRUCache[tuple[str, bytes], _Plan] = LRUCache(_PLANS_KEPT)
         self._asked = Asked(cache)
 
+    async def warm(self, method: Method, data: bytes, deadline: Deadline) -> None:
+        """Keep the answer to ``data``, which nobody asked; raises as `answer`."""
+        await self._answered(method, data, deadline, is_asked=False)
+
     async def answer(self, method: Method, data: bytes, deadline: Deadline) -> bytes:
         """Return the encoded answer to ``data``, an encoded request.
 
         Raises:
             AnnserveError: as `convert.similar_query` and `Recommender.recommend`.
         """
+        return await self._answered(method, data, deadline, is_asked=True)
+
+    async def _answered(self, method: Method, data: bytes, deadline: Deadline, *, is_asked: bool) -> bytes:
         cache, plan = self._cache, self._plans.get((method.name, data))
         query = self._query(method, data) if plan is None else plan.query
         if plan is None:
@@ -124,7 +131,10 @@ class Answers:
             wait_seconds=deadline.at - time.monotonic(),
             holds=holds if query.options.read_mask else None,
         )
-        self._asked.note(plan.item_ids, found.source is not CacheSource.NONE)
+        if is_asked:
+            # What says anything of a user is never asked for anybody else.
+            request = (method.name, data) if query.mode is Mode.SIMILAR else None
+            self._asked.note(plan.item_ids, found.source is not CacheSource.NONE, request)
         return _assembled(found, basis)
 
     def _query(self, method: Method, data: bytes) -> Query:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from annserve.cache.hot_keys import HotKeys
+from annserve.cache.hot_keys import HotKeys, Request
 from annserve.cache.shared_writer import CacheWriter
 from annserve.service.admin import CacheStats, HotKey
 
@@ -57,6 +57,11 @@ class WriterCacheAdmin:
         with self._lock:
             hottest = self._hot_keys.top(count)
         return [HotKey(item_id=item.item_id, share=item.share, hit_ratio=item.hit_ratio) for item in hottest]
+
+    def hot_requests(self, count: int) -> list[Request]:
+        """Return requests about the hottest items, none of which says anything of a user."""
+        with self._lock:
+            return self._hot_keys.top_requests(count)
 
     def _take(self, report: dict[str, Any]) -> None:
         with self._lock:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final
@@ -16,12 +18,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from annserve.cache.shared import CacheCounts, SharedCache
-from annserve.domain.errors import InputError
+from annserve.domain.deadline import Deadline
+from annserve.domain.errors import AnnserveError, InputError
 from annserve.domain.ports import Recommender
 from annserve.service.answers import Answers
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.metrics import MeteredRecommender, Metrics
-from annserve.service.servicer import SERVICE_NAME, RecommendationServicer
+from annserve.service.servicer import METHODS, SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
 
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
@@ -45,7 +48,10 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
+WARM_SECONDS: Final = 1.0
+
 _QUIET_SECONDS: Final = 0.05
+_log = logging.getLogger(__name__)
 
 
 class Server:
@@ -66,9 +72,9 @@ class Server:
         self._metrics.follow_value("annserve_inflight", "Calls under way.", lambda: self.calls_under_way)
         self._publishing: asyncio.Task[None] | None = None
         metered = MeteredRecommender(recommender, self._metrics)
-        answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
+        self._answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
         self._servicer = RecommendationServicer(
-            metered, settings.deadline_max_ms, answers, self._metrics, settings.calls_max, settings.log_share
+            metered, settings.deadline_max_ms, self._answers, self._metrics, settings.calls_max, settings.log_share
         )
         self._health = health.aio.HealthServicer()
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
@@ -83,6 +89,22 @@ class Server:
         if settings.reflection:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
+
+    async def warm(self, requests: Sequence[tuple[str, bytes]]) -> None:
+        """Answer ``requests`` to nobody, hottest first and for `WARM_SECONDS` at most, so that they are known."""
+        methods = {method.name: method for method in METHODS}
+        deadline = Deadline.after(WARM_SECONDS)
+        answered = 0
+        for name, data in requests:
+            if time.monotonic() >= deadline.at:
+                break
+            try:
+                await self._answers.warm(methods[name], data, deadline)
+                answered += 1
+            except AnnserveError:  # Of an item that is not in this snapshot, say.
+                continue
+        if requests:
+            _log.info("%d of %d hot requests are answered beforehand", answered, len(requests))
 
     async def start(self) -> str:
         """Serve, and say so in health; returns the address, with the port that was taken where 0 was asked for.
@@ -149,6 +171,7 @@ def serve(
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
     cache: SharedCache | None = None,
     metrics: Metrics | None = None,
+    hot_requests: Callable[[], Sequence[tuple[str, bytes]]] = tuple,
 ) -> None:
     """Serve until TERM or INT, then drain; a second signal stops at once.
 
@@ -160,11 +183,12 @@ def serve(
         attend: Runs beside the server from then on, and is cancelled when it has stopped.
         cache: Keeps answers; closed at the end.
         metrics: Counts calls.
+        hot_requests: Returns, once ``opened`` has given what answers, what to answer before anybody asks.
 
     Raises:
         InputError: the address cannot be listened on.
     """
-    asyncio.run(_serve(settings, opened, ready, attend, cache, metrics), debug=False)
+    asyncio.run(_serve(settings, opened, ready, attend, cache, metrics, hot_requests), debug=False)
 
 
 async def _serve(
@@ -174,6 +198,7 @@ async def _serve(
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None,
     cache: SharedCache | None,
     metrics: Metrics | None,
+    hot_requests: Callable[[], Sequence[tuple[str, bytes]]],
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -187,6 +212,7 @@ async def _serve(
         server = Server(settings, recommender, cache, metrics)
         attending: asyncio.Task[None] | None = None
         try:
+            await server.warm(hot_requests())
             ready(await server.start())
             if attend is not None:
                 attending = asyncio.create_task(attend(server))

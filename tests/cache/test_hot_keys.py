@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Listening(SharedCache):
 
 
 def report(items: list[tuple[str, int, int]], questions: int) -> dict[str, Any]:
-    return {"questions": questions, "items": items, "counts": {}, "dropped": 0}
+    return {"questions": questions, "items": items, "requests": [], "counts": {}, "dropped": 0}
 
 
 def test_workers_counts_add_up() -> None:
@@ -95,3 +96,18 @@ async def test_a_flood_of_different_items_is_reported_early_instead_of_counted_w
     assert sum(one["questions"] for one in cache.reports) == 20_000
     assert len(cache.reports) >= 4
     assert all(len(one["items"]) <= 500 for one in cache.reports)
+
+
+async def test_the_hottest_requests_are_known_again_and_none_that_was_not_offered() -> None:
+    cache, hot = Listening(), HotKeys()
+    asked = Asked(cache)
+    for _ in range(3):
+        asked.note(["often"], is_hit=False, request=("Similar", b"often"))
+    asked.note(["once"], is_hit=False, request=("Similar", b"once"))
+    asked.note(["personal"], is_hit=False)
+    asked.note(["long"], is_hit=False, request=("Similar", b"x" * 1_000))
+    asked.report()
+    for report in cache.reports:
+        hot.add(json.loads(json.dumps(report)))
+    assert hot.top_requests(10) == [("Similar", b"often"), ("Similar", b"once")]
+    assert hot.top_requests(1) == [("Similar", b"often")]

@@ -13,7 +13,7 @@ from mongo_catalogs import config_of
 from mongod import Mongod, MongoServer
 
 from annserve.catalog.file_fresh import FileFreshStore
-from annserve.catalog.mongo_fresh import MongoFreshStore
+from annserve.catalog.mongo_store import MongoCatalog
 from annserve.domain.errors import CatalogUnavailableError
 from annserve.domain.fresh import FreshBatch, FreshItem, FreshStore, StoredItem
 
@@ -26,12 +26,17 @@ class Stores:
     def __init__(self, kind: str, folder: Path, uri: str, database: str) -> None:
         self._where = kind, folder, uri, database
         self.opened: list[FreshStore] = []
+        self.catalogs: list[MongoCatalog] = []
 
     def open(self) -> FreshStore:
         kind, folder, uri, database = self._where
-        store: FreshStore = (
-            FileFreshStore(folder / "fresh.jsonl") if kind == "file" else MongoFreshStore(uri, config_of(database))
-        )
+        store: FreshStore
+        if kind == "file":
+            store = FileFreshStore(folder / "fresh.jsonl")
+        else:
+            catalog = MongoCatalog(uri, config_of(database))
+            self.catalogs.append(catalog)
+            store = catalog.fresh_store()
         self.opened.append(store)
         return store
 
@@ -44,6 +49,8 @@ async def stores(
     yield stores
     for store in stores.opened:
         await store.close()
+    for catalog in stores.catalogs:
+        await catalog.close()
 
 
 def vector(*values: float) -> FreshItem:
@@ -162,17 +169,21 @@ async def test_a_follower_of_a_file_that_is_replaced_begins_anew(tmp_path: Path)
 
 async def test_where_changes_are_not_told_of_they_are_looked_for(tmp_path: Path) -> None:
     with Mongod(tmp_path / "data", replica_set=False) as server:
-        store = MongoFreshStore(server.uri, config_of("shop"))
+        catalog = MongoCatalog(server.uri, config_of("shop"))
+        store = catalog.fresh_store()
         async with aclosing(store.follow()) as batches:
             assert (await next_batch(batches)).is_all
             await store.write([liked("a", "u1")])
             assert [one.item.item_id for one in (await next_batch(batches)).items] == ["a"]
         await store.close()
+        await catalog.close()
 
 
 async def test_without_a_server_nothing_is_kept_and_it_is_said() -> None:
-    store = MongoFreshStore("mongodb://127.0.0.1:1", config_of("shop"))
+    catalog = MongoCatalog("mongodb://127.0.0.1:1", config_of("shop"))
+    store = catalog.fresh_store()
 
     with pytest.raises(CatalogUnavailableError):
         await store.write([liked("a", "u1")])
     await store.close()
+    await catalog.close()
