@@ -170,6 +170,10 @@ class Settings(BaseSettings):
     tls_ca: Path | None = Field(
         default=None, description="The authority of servers that these commands trust, PEM; with it they speak TLS."
     )
+    traces: bool = Field(
+        default=False,
+        description="Whether calls are traced by OpenTelemetry, as its OTEL_… variables say; needs annserve[otel].",
+    )
     log_level: str = Field(
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",

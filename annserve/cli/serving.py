@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -106,6 +107,8 @@ def serve_command(
     os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
     known = settings()  # Says which of them cannot be.
     security_of(known).check(known.address)
+    if known.traces and find_spec("opentelemetry") is None:
+        raise InputError("ANNSERVE_TRACES needs OpenTelemetry: pip install 'annserve[otel]'")
     sys.stdout.flush()
     sys.stderr.flush()
     # The supervisor outlives everything, so it begins anew without what was needed up to here.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
+from typing import TYPE_CHECKING
 
+from annserve import __version__
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
@@ -19,6 +22,17 @@ from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 from annserve.supervisor.attendance import attend_worker
 from annserve.supervisor.loader import Post
+
+if TYPE_CHECKING:
+    from annserve.service.traces import Traces
+
+
+def _traces(settings: Settings, slot: int) -> Traces | None:
+    if not settings.traces:
+        return None
+    from annserve.service.traces import Traces
+
+    return Traces(__version__, f"{socket.gethostname()}:{slot}")
 
 
 def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
@@ -60,6 +74,14 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     follow_process(metrics, str(post.slot))
     opened = opened_recommender(snapshot, settings, source, keeper, metrics)
     try:
-        serve(server_settings, opened, attend=attend, cache=cache, metrics=metrics, hot_requests=lambda: hot.requests)
+        serve(
+            server_settings,
+            opened,
+            attend=attend,
+            cache=cache,
+            metrics=metrics,
+            hot_requests=lambda: hot.requests,
+            traces=_traces(settings, post.slot),
+        )
     finally:
         logging.shutdown()

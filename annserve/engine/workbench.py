@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import copy_context
+from functools import partial
 from typing import Final, TypeVar
 
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import DeadlineExceededError, OverloadedError
+from annserve.domain.tracing import current_trace
 from annserve.search.index import LongScanError
 
 LOOP_US: Final = 1_000.0
@@ -100,7 +103,8 @@ class Workbench:
             finally:
                 self._ended(estimated_us, time.monotonic() - began_at if is_done else None)
 
-        future = self._executor.submit(begin)
+        # The thread is told who traces the call, where somebody does.
+        future = self._executor.submit(begin if current_trace.get() is None else partial(copy_context().run, begin))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), deadline.at - time.monotonic())
         except TimeoutError:

@@ -21,6 +21,7 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.ports import Basis, Recommender
 from annserve.domain.query import Answer, Mode, Query
+from annserve.domain.tracing import current_trace
 from annserve.service import convert
 from annserve.service.attribution import attribution_token
 from annserve.service.calls import decoder, encode
@@ -132,6 +133,8 @@ class Answers:
             holds=holds if query.options.read_mask else None,
         )
         if is_asked:
+            if (trace := current_trace.get()) is not None:
+                trace.note("cache", found.source.name.lower())
             # What says anything of a user is never asked for anybody else.
             request = (method.name, data) if query.mode is Mode.SIMILAR else None
             self._asked.note(plan.item_ids, found.source is not CacheSource.NONE, request)

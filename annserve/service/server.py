@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -26,6 +26,9 @@ from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.metrics import MeteredRecommender, Metrics
 from annserve.service.servicer import METHODS, SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from annserve.service.traces import Traces
 
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
@@ -63,8 +66,12 @@ class Server:
         recommender: Recommender,
         cache: SharedCache | None = None,
         metrics: Metrics | None = None,
+        traces: Traces | None = None,
     ) -> None:
-        """Serve what ``recommender`` answers; with a ``cache`` its answers are kept; count in ``metrics``."""
+        """Serve what ``recommender`` answers.
+
+        With a ``cache`` answers are kept; ``metrics`` counts and ``traces`` traces the calls.
+        """
         self._settings = settings
         self._metrics = metrics or Metrics()
         if cache is not None:
@@ -74,7 +81,13 @@ class Server:
         metered = MeteredRecommender(recommender, self._metrics)
         self._answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
         self._servicer = RecommendationServicer(
-            metered, settings.deadline_max_ms, self._answers, self._metrics, settings.calls_max, settings.log_share
+            metered,
+            settings.deadline_max_ms,
+            self._answers,
+            self._metrics,
+            settings.calls_max,
+            settings.log_share,
+            traces,
         )
         self._health = health.aio.HealthServicer()
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
@@ -172,6 +185,7 @@ def serve(
     cache: SharedCache | None = None,
     metrics: Metrics | None = None,
     hot_requests: Callable[[], Sequence[tuple[str, bytes]]] = tuple,
+    traces: Traces | None = None,
 ) -> None:
     """Serve until TERM or INT, then drain; a second signal stops at once.
 
@@ -184,11 +198,12 @@ def serve(
         cache: Keeps answers; closed at the end.
         metrics: Counts calls.
         hot_requests: Returns, once ``opened`` has given what answers, what to answer before anybody asks.
+        traces: Traces calls; closed at the end.
 
     Raises:
         InputError: the address cannot be listened on.
     """
-    asyncio.run(_serve(settings, opened, ready, attend, cache, metrics, hot_requests), debug=False)
+    asyncio.run(_serve(settings, opened, ready, attend, cache, metrics, hot_requests, traces), debug=False)
 
 
 async def _serve(
@@ -199,6 +214,7 @@ async def _serve(
     cache: SharedCache | None,
     metrics: Metrics | None,
     hot_requests: Callable[[], Sequence[tuple[str, bytes]]],
+    traces: Traces | None,
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -209,7 +225,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with opened as recommender:
-        server = Server(settings, recommender, cache, metrics)
+        server = Server(settings, recommender, cache, metrics, traces)
         attending: asyncio.Task[None] | None = None
         try:
             await server.warm(hot_requests())
@@ -230,6 +246,9 @@ async def _serve(
             await server.stop()
             if cache is not None:
                 cache.close()
+            if traces is not None:
+                # In a thread: it waits for whoever takes the traces.
+                await asyncio.to_thread(traces.close)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import AnnserveError, DeadlineExceededError, InvalidArgumentError, OverloadedError
 from annserve.domain.ports import Recommender
+from annserve.domain.tracing import current_trace
 from annserve.service import convert
 from annserve.service.admission import Admission, refuse
 from annserve.service.answers import Answers, Method, answer_into
@@ -21,6 +22,9 @@ from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.service.status import status_of
 from annserve.v1 import recommendation_service_pb2 as messages
+
+if TYPE_CHECKING:
+    from annserve.service.traces import Traces
 
 SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 
@@ -48,14 +52,17 @@ class RecommendationServicer:
         metrics: Metrics | None = None,
         calls_max: int = 512,
         log_share: float = 0.0,
+        traces: Traces | None = None,
     ) -> None:
         """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``.
 
         Beyond ``calls_max`` under way calls are refused; of those answered the log has ``log_share``, 0 to 1.
+        Each is told to ``traces``.
         """
         self._recommender = recommender
         self._answers = answers or Answers(recommender)
         self._metrics = metrics or Metrics()
+        self._traces = traces
         self._admission = Admission(calls_max)
         self._log = CallLog(recommender.snapshot_id, log_share)
         self._deadline_max_seconds = deadline_max_ms / 1_000
@@ -112,6 +119,11 @@ class RecommendationServicer:
         async def call(data: bytes, context: Context) -> bytes:
             began, code = time.perf_counter(), "CANCELLED"
             self.calls_under_way += 1
+            trace = None if self._traces is None else self._traces.begin(SERVICE_NAME, name, context)
+            if trace is not None:
+                # Of this call alone: each has a context of its own.
+                current_trace.set(trace)
+                trace.note("snapshot_id", self._recommender.snapshot_id)
             try:
                 self._admission.check(self.calls_under_way)
                 answer = await method(data, context)
@@ -132,6 +144,8 @@ class RecommendationServicer:
             finally:
                 self.calls_under_way -= 1
                 measure(code, time.perf_counter() - began)
+                if trace is not None:
+                    trace.end(code)
             return answer
 
         # Bytes in, bytes out: an answer that is kept is found by the one and sent as the other.
