@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from annserve.catalog.evaluate import matches
 from annserve.domain.catalog import (
@@ -60,6 +60,10 @@ class CatalogTwin:
         self.gate = asyncio.Event()
         """Reads stop before their first chunk until it is set."""
         self.gate.set()
+        self.selected: list[tuple[str, ...]] = []
+        self.select_gate = asyncio.Event()
+        """Look-ups that have read do not return until it is set."""
+        self.select_gate.set()
         self.steps_a_chunk: Callable[[], int] = lambda: 1
         """How often the loop goes round from chunk to chunk."""
         self._ids_a_chunk = ids_a_chunk
@@ -115,7 +119,18 @@ class CatalogTwin:
         fields: Sequence[Field] = (),
         deadline: Deadline = NO_DEADLINE,
     ) -> Mapping[str, Metadata]:
-        _unused(item_ids, filter_, fields, deadline)
+        del fields, deadline
+        self.selected.append(tuple(item_ids))
+        found = [
+            item_id
+            for item_id in item_ids
+            if item_id in self.documents
+            and (filter_ is None or matches(cast("Leaf", filter_), self.documents[item_id]))
+        ]
+        await self.select_gate.wait()
+        if not self.available:
+            raise CatalogUnavailableError("it is down")
+        return {item_id: {} for item_id in found}
 
     async def history(self, user_id: str, newest: int, deadline: Deadline = NO_DEADLINE) -> Sequence[HistoryEntry]:
         _unused(user_id, newest, deadline)
