@@ -49,7 +49,8 @@ def plain(snapshot: Snapshot) -> Plain:
 def vector_of(seed: int) -> Vectors:
     """Return a vector that is now and then among the best."""
     numbers = np.random.default_rng(seed)
-    return (numbers.normal(size=DIMENSION) * numbers.choice([0.5, 1.0, 4.0])).astype(np.float32)
+    vector: Vectors = (numbers.normal(size=DIMENSION) * numbers.choice([0.5, 1.0, 4.0])).astype(np.float32)
+    return vector
 
 
 def change_of(name: str, kind: str, seed: int) -> FreshChange:
@@ -179,9 +180,9 @@ def test_answers_are_those_of_what_is_there_now(
 def test_nothing_fresh_is_the_snapshot_itself(snapshot: Snapshot) -> None:
     fresh = FreshState(snapshot)
     fresh.begin([], 5)
-    assert fresh.items.versions == ()
+    assert not fresh.items.versions
     fresh.apply([change_of("new-0", "upsert", 1)], 6)
-    assert fresh.items.versions == (6,)
+    assert list(fresh.items.versions) == [6]
     before = fresh.items
     fresh.apply([change_of("new-0", "delete", 1)], 7)
     # An answer under way goes on with what it began with.
