@@ -74,7 +74,7 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         open_view = partial(_view_of, snapshots)
         fresh_items = store.fresh_store() if isinstance(store, MongoCatalog) else FileFreshStore(settings.fresh_items)
         stack.push_async_callback(fresh_items.close)
-        follower = FreshFollower(fresh_items, hub, open_view)
+        follower = FreshFollower(fresh_items, hub, open_view, snapshots.history)
         follower.start()
         stack.push_async_callback(follower.stop)
         await hub.start(runtime / "keeper.sock")

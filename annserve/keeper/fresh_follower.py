@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from annserve.cache.bitmaps import next_version
-from annserve.domain.errors import CatalogUnavailableError
+from annserve.domain.errors import AnnserveError, CatalogUnavailableError
 from annserve.domain.fresh import FreshBatch, FreshChange, FreshStore, StoredItem
 from annserve.keeper.frames import Header
 from annserve.keeper.fresh_codec import TOPIC, FreshNews, encode_news
@@ -17,6 +17,9 @@ from annserve.keeper.fresh_view import FreshView
 from annserve.keeper.hub import KeeperHub
 
 RETRY_SECONDS = 0.25
+
+_SNAPSHOTS_MIN = 2
+"""The live one, and the one that a roll-back leads to."""
 
 _logger = logging.getLogger(__name__)
 
@@ -38,11 +41,25 @@ class FreshFollower:
     Workers of a snapshot are told nothing before the store has been read once and the snapshot has been opened.
     """
 
-    def __init__(self, store: FreshStore, hub: KeeperHub, open_view: Callable[[str], FreshView]) -> None:
-        """Follow ``store``; ``open_view`` gives the view of a snapshot by its id, in a thread."""
+    def __init__(
+        self,
+        store: FreshStore,
+        hub: KeeperHub,
+        open_view: Callable[[str], FreshView],
+        history: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """Follow ``store``.
+
+        Args:
+            store: Where they are; what is not needed any more is dropped from it.
+            hub: Where workers are told.
+            open_view: Gives the view of a snapshot by its id, in a thread.
+            history: Gives the ids of the snapshots that were live, latest first, in a thread.
+        """
         self._store = store
         self._hub = hub
         self._open_view = open_view
+        self._history = history
         self._items: dict[str, StoredItem] | None = None
         """The last word on each item, as far as read; None before."""
         self._told: dict[str, _Told] = {}
@@ -94,6 +111,26 @@ class FreshFollower:
             self._told[snapshot_id] = told
             if self._items is not None:
                 await self._tell(told, list(self._items.values()), is_all=True)
+        try:
+            await self.tidy()
+        except (AnnserveError, OSError) as error:
+            _logger.warning("what snapshots have learnt of fresh items is not dropped: %s", error)
+
+    async def tidy(self) -> None:
+        """Drop from the store what the live snapshot and the one before have both learnt.
+
+        Raises:
+            SnapshotRefusedError, OSError: one of them cannot be opened.
+            CatalogUnavailableError: the store cannot be written.
+        """
+        history = (await asyncio.to_thread(self._history))[:_SNAPSHOTS_MIN]
+        if len(history) < _SNAPSHOTS_MIN or not self._items:
+            return
+        views = [await asyncio.to_thread(self._open_view, snapshot_id) for snapshot_id in history]
+        learnt = [stored for stored in self._items.values() if all(view.has_learnt(stored) for view in views)]
+        await self._store.forget(learnt)
+        if learnt:
+            _logger.info("%d fresh items are part of the snapshots by now", len(learnt))
 
     async def _tell(self, told: _Told, items: Sequence[StoredItem], *, is_all: bool) -> None:
         changes = await asyncio.to_thread(told.view.changes, items)

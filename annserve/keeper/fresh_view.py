@@ -53,6 +53,15 @@ class FreshView:
         """
         return [self._change(item) for item in items]
 
+    def has_learnt(self, stored: StoredItem) -> bool:
+        """Return whether the item was there when the snapshot was built, which has it.
+
+        A deletion is never learnt: the next snapshot may have the item again.
+        """
+        if stored.item.is_deleted or stored.written_ms > self._built_ms:
+            return False
+        return self._items.row(stored.item.item_id) is not None
+
     def liked_vector(self, user_ids: Sequence[str]) -> Vectors | None:
         """Return the vector, ``(d,)``, of an item that these users liked; None if none of them has a vector.
 
@@ -71,10 +80,10 @@ class FreshView:
 
     def has_place_for(self, vector: Vectors) -> bool:
         """Return whether ``vector`` can be among the snapshot's in both of its spaces."""
-        if vector.shape != (self.dimension,) or not vector.any():
+        if vector.shape != (self.dimension,):
             return False
-        with np.errstate(over="ignore", invalid="ignore"):
-            if not np.isfinite(np.dot(vector, vector)):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            if not 0 < np.dot(vector, vector) < np.inf:
                 return False
         try:
             Points.affinity(vector[np.newaxis], np.zeros(1, np.float32))
@@ -98,10 +107,10 @@ class FreshView:
     def _change(self, stored: StoredItem) -> FreshChange:
         item = stored.item
         as_built = FreshChange(item_id=item.item_id, number=stored.number)
+        if self.has_learnt(stored):
+            return as_built
         if item.is_deleted:
             return replace(as_built, is_deleted=True)
-        if stored.written_ms <= self._built_ms and self._items.row(item.item_id) is not None:
-            return as_built  # It was there to be learnt from.
         vector = item.vector if item.snapshot_id == self.snapshot_id else None
         if vector is None and item.liked_by_user_ids:
             vector = self.liked_vector(item.liked_by_user_ids)
