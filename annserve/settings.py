@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     events_keep_days: int = Field(
         default=400, ge=1, le=36_500, description="How many days events are kept before they are dropped."
     )
+    erased_users: Path = Field(
+        default=Path("erased_users.jsonl"),
+        description="Where digests of the ids of erased users are kept when there is no MongoDB.",
+    )
     event_words: str = Field(
         default="click=viewed,conversion=bought,like=liked,dislike=disliked",
         pattern=r"^(|(click|conversion|like|dislike)=[^=,\s]{1,64}(,(click|conversion|like|dislike)=[^=,\s]{1,64})*)$",

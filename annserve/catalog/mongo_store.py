@@ -23,6 +23,7 @@ from annserve.catalog.evaluate import found_at, metadata_of
 from annserve.catalog.mongo_changes import MongoChanges
 from annserve.catalog.mongo_compile import compile_filter
 from annserve.catalog.mongo_connection import CODEC, Json, Lane, MongoConnection, StoreCounters
+from annserve.catalog.mongo_erasures import MongoErasureStore
 from annserve.catalog.mongo_events import MongoEventStore
 from annserve.catalog.mongo_fresh import MongoFreshStore
 from annserve.catalog.mongo_histories import histories_of
@@ -73,6 +74,10 @@ class MongoCatalog:
     def event_store(self) -> MongoEventStore:
         """Return the store of events in the same database; to be closed before this."""
         return MongoEventStore(self._connection, self._mongo.events)
+
+    def erasure_store(self) -> MongoErasureStore:
+        """Return the store of erasures in the same database; to be closed before this."""
+        return MongoErasureStore(self._connection)
 
     @property
     def schema(self) -> Schema:

@@ -16,6 +16,7 @@ from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
+from annserve.domain.erasure import ErasedUsers
 from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
 from annserve.engine.catalog_recommender import CatalogRecommender
@@ -29,8 +30,10 @@ from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
+from annserve.keeper import erasures as keeper_erasures
+from annserve.keeper import fresh_codec
+from annserve.keeper.erasures import ErasureNews
 from annserve.keeper.frames import Header
-from annserve.keeper.fresh_codec import TOPIC
 from annserve.keeper.fresh_news import FreshNewsReader
 from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
@@ -68,12 +71,14 @@ class _Users:
     events: EventStore
     shown: ShownReader
     words: Mapping[EventType, str]
-    changes: UserChanges = field(default_factory=UserChanges)
+    changes: UserChanges
+    erased: ErasedUsers
+    news: ErasureNews
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[EventQueue]:
         """Give what takes events; what it has taken is written before the store is closed."""
-        queue = EventQueue(self.events, written=self._written)
+        queue = EventQueue(self.events, self._is_erased, self._written)
         try:
             yield queue
         finally:
@@ -83,6 +88,9 @@ class _Users:
     def histories(self, store: CatalogStore) -> HistorySource:
         """Return histories as ``store`` and events tell them."""
         return HistoryWithOutcomes(store, self.events, self.words)
+
+    def _is_erased(self, event: Event) -> bool:
+        return event.time_ms <= self.erased.erased_ms(event.user_id)
 
     def _written(self, events: Sequence[Event]) -> None:
         self.changes.note(event.user_id for event in events)
@@ -110,13 +118,14 @@ async def opened_service(
     # The event loop goes first: whoever refuses, or answers at once, is quick.
     executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
     fresh = FreshState(snapshot)
-    recommender = SnapshotRecommender(snapshot, fresh)
+    erased = ErasedUsers()
+    recommender = SnapshotRecommender(snapshot, fresh, erased)
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
     store = None if source is None else source.open()
-    users = _users_of(settings, source, store)
+    users = _users_of(settings, source, store, erased)
     try:
         if source is None or store is None:
-            async with _told_of_fresh_items(fresh, keeper), users.queue() as events:
+            async with _told_of_fresh_items(fresh, users.news, keeper), users.queue() as events:
                 yield Served(recommender=PlainRecommender(recommender, workbench), events=events)
         else:
             if keeper is not None and source.is_mongodb:
@@ -133,9 +142,18 @@ async def opened_service(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _users_of(settings: Settings, source: CatalogSource | None, store: CatalogStore | None) -> _Users:
+def _users_of(
+    settings: Settings, source: CatalogSource | None, store: CatalogStore | None, erased: ErasedUsers
+) -> _Users:
     events, changes = event_store_of(settings, source, store), UserChanges()
-    return _Users(events=events, shown=KeptShown(events, changes), words=event_words_of(settings), changes=changes)
+    return _Users(
+        events=events,
+        shown=KeptShown(events, changes),
+        words=event_words_of(settings),
+        changes=changes,
+        erased=erased,
+        news=ErasureNews(erased, changes.note_all),
+    )
 
 
 @asynccontextmanager
@@ -161,10 +179,10 @@ async def _linked_catalog(
         settings=keeper_settings_of(settings),
     )
     news = FreshNewsReader(recommender.fresh)
-    _subscribe(link, news, place)
+    _subscribe(link, news, users.news, place)
     link.start()
     try:
-        await asyncio.gather(_first_look(bitmaps), news.wait())
+        await asyncio.gather(_first_look(bitmaps), news.wait(), users.news.wait())
         histories = users.histories(store)
         yield CatalogRecommender(
             recommender, workbench, store, bitmaps, link, metadata, reading, cache, histories, users.changes
@@ -191,7 +209,9 @@ async def _followed_catalog(
     keeper.start()
     try:
         await _first_look(bitmaps)
-        async with _told_of_fresh_items(recommender.fresh, place, lambda changes: keeper.learn(rows.add(changes))):
+        async with _told_of_fresh_items(
+            recommender.fresh, users.news, place, lambda changes: keeper.learn(rows.add(changes))
+        ):
             histories = users.histories(store)
             yield CatalogRecommender(
                 recommender, workbench, store, bitmaps, keeper, metadata, reading, None, histories, users.changes
@@ -203,25 +223,28 @@ async def _followed_catalog(
 
 @asynccontextmanager
 async def _told_of_fresh_items(
-    fresh: FreshState, place: KeeperPlace | None, listener: Callable[[Sequence[FreshChange]], None] | None = None
+    fresh: FreshState,
+    erasures: ErasureNews,
+    place: KeeperPlace | None,
+    listener: Callable[[Sequence[FreshChange]], None] | None = None,
 ) -> AsyncIterator[None]:
-    """Have ``fresh`` follow what the instance's keeper, where there is one, tells of."""
+    """Have ``fresh`` and ``erasures`` follow what the instance's keeper, where there is one, tells of."""
     if place is None:
         yield
         return
     link = KeeperLink(place.socket, fresh.snapshot_id, BitmapCache(), slot=place.slot)
     news = FreshNewsReader(fresh, listener)
-    _subscribe(link, news, place)
+    _subscribe(link, news, erasures, place)
     link.start()
     try:
-        await news.wait()
+        await asyncio.gather(news.wait(), erasures.wait())
         yield
     finally:
         await link.stop()
 
 
-def _subscribe(link: KeeperLink, news: FreshNewsReader, place: KeeperPlace) -> None:
-    for topic, hear in {**place.topics, TOPIC: news.hear}.items():
+def _subscribe(link: KeeperLink, news: FreshNewsReader, erasures: ErasureNews, place: KeeperPlace) -> None:
+    for topic, hear in {**place.topics, fresh_codec.TOPIC: news.hear, keeper_erasures.TOPIC: erasures.hear}.items():
         link.subscribe(topic, hear)
 
 

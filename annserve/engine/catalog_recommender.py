@@ -97,7 +97,7 @@ class CatalogRecommender:
         if known is None:
             return None
         versions, age_seconds = known
-        versions = (*versions, *self._fresh.items.versions)
+        versions = (*versions, *self._fresh.items.versions, *self._recommender.users.versions(query.user_id))
         bitmaps = self._bitmaps
         if not query.options.read_mask:
             return None if versions and self._is_stale else Basis(versions=versions, age_seconds=age_seconds)
@@ -249,7 +249,7 @@ class CatalogRecommender:
         except (CatalogUnavailableError, DeadlineExceededError):
             degradations.append(Degradation.HISTORY_UNAVAILABLE)
             return NO_HISTORY
-        known = self._recommender.snapshot.users.row(query.user_id) is not None
+        known = self._recommender.users.row(query.user_id) is not None
         if known and history.newest_ms <= self._created_ms:
             return replace(history, taste_rows=NO_HISTORY.taste_rows)  # The snapshot has learned from all of it.
         return history
