@@ -1,7 +1,7 @@
 # Two commands: `make serve` and `make test`. Both prepare .venv first, from hash-pinned packages; `make setup` does
 # that alone. A machine needs Python 3.11 or newer, make and a C++ compiler (hnswlib comes as source).
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check unit stubs lock clean
+.PHONY: help setup serve test check unit stubs lock sbom clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -50,6 +50,9 @@ stubs: $(READY)  ## Generate the stubs after a change of proto/
 
 lock: $(READY)  ## Pin the newest allowed versions of every package, with hashes
 	@sh scripts/lock.sh
+
+sbom: $(READY)  ## List what an installation holds, in CycloneDX, as sbom.json
+	@$(BIN)/cyclonedx-py requirements --output-format JSON --output-file sbom.json requirements/runtime.txt
 
 clean:  ## Remove .venv and everything built; snapshots stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,9 @@ from typing import Final, TypeVar
 NICENESS: Final = 5
 """Of what gets about a third of the share of a thread that answers calls."""
 
+LOADING_NICENESS: Final = 10
+"""Of loading: a tenth of that share."""
+
 _Result = TypeVar("_Result")
 
 

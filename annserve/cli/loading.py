@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Final
 
-from annserve.cli.background import NICENESS, in_background
+from annserve.cli.background import LOADING_NICENESS, in_background
 
 SHARED_MODULES: Final = (
     "annserve.cache.shared",
@@ -40,4 +40,4 @@ def _imported() -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    in_background(_imported, NICENESS)()
+    in_background(_imported, LOADING_NICENESS)()

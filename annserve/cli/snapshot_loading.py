@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from annserve.cli.background import in_background
+from annserve.cli.background import LOADING_NICENESS, in_background
 from annserve.cli.child_program import begun
 from annserve.cli.working import work
 from annserve.domain.errors import AnnserveError, SnapshotRefusedError
@@ -18,8 +18,6 @@ from annserve.supervisor.loader import Loader, LoadRefusedError
 from annserve.supervisor.messages import Message
 from annserve.supervisor.orders import LoaderOrders
 
-_NICENESS = 10
-"""Of loading: a tenth of the share of a worker that answers calls."""
 _HEADROOM = 1.25
 """What loading takes beyond the size of the files, at most: graphs are copied into memory, ids and vectors mapped."""
 
@@ -31,7 +29,7 @@ def main() -> None:
     def load(orders: LoaderOrders) -> tuple[Snapshot, Message]:
         store = SnapshotStore(settings.snapshots)
         # The workers of another snapshot may be answering meanwhile.
-        snapshot = in_background(lambda: _loaded(store, orders.snapshot_id), _NICENESS)
+        snapshot = in_background(lambda: _loaded(store, orders.snapshot_id), LOADING_NICENESS)
         report = {"snapshot_id": snapshot.id, "items": len(snapshot.items), "users": len(snapshot.users)}
         return snapshot, report
 
