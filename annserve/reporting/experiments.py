@@ -11,7 +11,7 @@ import numpy as np
 
 from annserve.reporting.dimensions import Dimension
 from annserve.reporting.estimates import Estimate, Interval, ratio, share_mismatch
-from annserve.reporting.tally import Arm, CellKey, Tally
+from annserve.reporting.tally import Arm, Tally
 
 MISMATCH_P_VALUE = 0.001
 """Below it shares of users are called wrong (Fabijan et al., 2019, argue for so strict a bound: it is tested often)."""
@@ -111,7 +111,7 @@ def _control(variants: list[str]) -> str:
 
 
 def _conversion(tally: Tally, arm: Arm) -> Estimate:
-    sums = tally.cells.of(CellKey(arm.placement, (Dimension.VARIANT,), (f"{arm.experiment}/{arm.variant}",)))
+    sums = tally.cells[Dimension.VARIANT,].of((arm.placement, f"{arm.experiment}/{arm.variant}"))
     estimate = ratio(sums[:, 0], sums[:, 2])
     assert estimate is not None  # noqa: S101 - An arm is made by its first impression.
     return estimate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from annserve.domain.events import Event, EventType
@@ -11,15 +12,16 @@ from annserve.domain.progress import Progress, no_progress
 from annserve.reporting.context_shown import nothing_known
 from annserve.reporting.dimensions import SIMILARITIES, Dimension
 from annserve.reporting.effects import Crossover, Effect, crossovers, effects
-from annserve.reporting.estimates import Interval, rate_interval
+from annserve.reporting.estimates import Interval, Sums, rate_interval
 from annserve.reporting.experiments import Assignment, Comparison, assignments, comparisons
 from annserve.reporting.exposure import ItemIds, exposure_counts, gini
 from annserve.reporting.join import ContextShown, Join, Shown, Windows
-from annserve.reporting.tally import CellKey, Crossing, Tally
+from annserve.reporting.tally import Crossing, Tally
 
 DEFAULT_BY: tuple[Crossing, ...] = tuple(
     (dimension,) for dimension in (Dimension.VARIANT, Dimension.MODE, Dimension.HOUR, *SIMILARITIES)
 )
+_BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,9 @@ async def report(
         tally.add(_asked(join.add(chunk), question))
         read += len(chunk)
         progress("events", read, None)
-    tally.add(_asked(join.finish(), question))
+    left = join.finish()
+    while batch := list(islice(left, _BATCH)):
+        tally.add(_asked(batch, question))
     return Report(
         cells=_cells(tally, question.confidence),
         comparisons=comparisons(tally, question.confidence),
@@ -148,21 +152,19 @@ def _asked(finished: Iterable[Shown], question: Question) -> list[Shown]:
 
 
 def _cells(tally: Tally, confidence: float) -> tuple[Cell, ...]:
-    ordered = sorted(tally.cells, key=lambda key: (key.placement, [d.value for d in key.by], key.values))
-    return tuple(_cell(tally, key, confidence) for key in ordered)
+    return tuple(_cell(by, key, sums.of(key), confidence) for by, sums in tally.cells.items() for key in sorted(sums))
 
 
-def _cell(tally: Tally, key: CellKey, confidence: float) -> Cell:
-    sums = tally.cells.of(key)
+def _cell(by: Crossing, key: tuple[str, ...], sums: Sums, confidence: float) -> Cell:
     impressions, clicked, converted, later, value = sums.sum(axis=0).tolist()
     conversion = rate_interval(sums[:, 0], sums[:, 2], confidence)
     later_conversion = rate_interval(sums[:, 0], sums[:, 3], confidence)
     assert conversion is not None  # noqa: S101 - A cell is made by its first impression.
     assert later_conversion is not None  # noqa: S101
     return Cell(
-        placement=key.placement,
-        by=tuple(dimension.value for dimension in key.by),
-        values=key.values,
+        placement=key[0],
+        by=tuple(dimension.value for dimension in by),
+        values=key[1:],
         impressions=round(impressions),
         clicked=round(clicked),
         converted=round(converted),

@@ -27,14 +27,6 @@ ALWAYS: tuple[Crossing, ...] = (
 """What is counted whatever is asked for: totals, experiments and effects are made of it."""
 
 
-class CellKey(NamedTuple):
-    """Impressions that are counted together."""
-
-    placement: str
-    by: Crossing
-    values: tuple[str, ...]
-
-
 class LineKey(NamedTuple):
     """Impressions that a line of conversion over similarity is laid through."""
 
@@ -55,14 +47,15 @@ class Tally:
     """Counts impressions, in 40 kB a cell or line, 4 bytes a user and variant, and an entry an item and placement."""
 
     def __init__(self, by: Sequence[Crossing], zone: ZoneInfo) -> None:
-        self.cells: GroupedSums[CellKey] = GroupedSums(5)
-        """Impressions, those clicked, converted, later converted; the value of conversions."""
+        crossings = dict.fromkeys((*ALWAYS, *by))
+        self.cells: dict[Crossing, GroupedSums[tuple[str, ...]]] = {crossing: GroupedSums(5) for crossing in crossings}
+        """By placement and values: impressions, those clicked, converted, later converted; the value of conversions."""
         self.lines: GroupedSums[LineKey] = GroupedSums(5)
         """What `estimates.line` takes: y is whether there was a conversion."""
         self.users: defaultdict[Arm, Distinct] = defaultdict(Distinct)
         self.exposures: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """How often each item was shown, by placement."""
-        self._by = tuple(dict.fromkeys((*ALWAYS, *by)))
+        self._dimensions = tuple(dict.fromkeys(chain.from_iterable(crossings)))
         self._zone = zone
 
     def add(self, batch: Sequence[Shown]) -> None:
@@ -78,8 +71,10 @@ class Tally:
             ],
             np.float64,
         )
-        for by in self._by:
-            self.cells.add([self._key(shown, by) for shown in batch], groups, outcomes)
+        placements = [shown.answerer.placement for shown in batch]
+        labels = {name: [label(shown, name, self._zone) for shown in batch] for name in self._dimensions}
+        for by, sums in self.cells.items():
+            sums.add(list(zip(placements, *(labels[name] for name in by), strict=True)), groups, outcomes)
         for dimension in SIMILARITIES:
             self._add_to_lines(batch, dimension, groups)
         positions: defaultdict[Arm, list[int]] = defaultdict(list)
@@ -93,10 +88,6 @@ class Tally:
         """Return how many users a placement showed something to."""
         arms = [users for arm, users in self.users.items() if arm.placement == placement]
         return len(reduce(Distinct.union, arms, Distinct()))
-
-    def _key(self, shown: Shown, by: Crossing) -> CellKey:
-        values = tuple(label(shown, dimension, self._zone) for dimension in by)
-        return CellKey(shown.answerer.placement, by, values)
 
     def _add_to_lines(self, batch: Sequence[Shown], dimension: Dimension, groups: npt.NDArray[np.int64]) -> None:
         known = [
