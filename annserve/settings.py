@@ -52,6 +52,12 @@ class Settings(BaseSettings):
         default=Path("fresh_items.jsonl"),
         description="Where items upserted and deleted between snapshots are kept when there is no MongoDB.",
     )
+    fresh_items_max: int = Field(
+        default=20_000,
+        ge=0,
+        le=1_000_000,
+        description="How many upserted items may wait for a snapshot that knows them; each search scans all of them.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

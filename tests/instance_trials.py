@@ -146,7 +146,8 @@ class Swapped:
 
 def swap(rig: Rig, snapshot_id: str, *, measure_memory: bool = False) -> Swapped:
     """Have ``CURRENT`` name another snapshot, by `annserve snapshots`, and wait until only that one answers."""
-    command = [sys.executable, "-m", "annserve.cli", "snapshots"]
+    # An operator's command runs elsewhere: here it stands back, so as not to count as the instance's doing.
+    command = ["nice", "-n", "10", sys.executable, "-m", "annserve.cli", "snapshots"]
     # To and fro: the second of each pair is what was live before.
     command += ["activate", snapshot_id] if snapshot_id == rig.snapshot_ids[-1] else ["rollback"]
     subprocess.run([*command, "--snapshots", str(rig.root)], check=True, capture_output=True, timeout=SWAP_SECONDS)

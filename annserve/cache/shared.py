@@ -117,6 +117,18 @@ class SharedCache:
         """Keep ``value``, whose making began at ``made_at``, for about ``ttl_seconds``; see `get_or_compute`."""
         self._keep(self._entry(key, value, made_at, ttl_seconds, stale_seconds))
 
+    def get_shared(self, key: bytes) -> Found | None:
+        """Return what the instance has of ``key``, unless it has expired: for who keeps values of his own besides."""
+        entry = None if self._store is None else self._store.get(key)
+        if entry is None or time.monotonic() >= entry.expires_at:
+            return None
+        return Found(entry.value, entry.made_at, CacheSource.INSTANCE)
+
+    def put_shared(self, key: bytes, value: bytes, made_at: float, ttl_seconds: float) -> None:
+        """Give the instance ``value``, whose making began at ``made_at``; see `get_shared`."""
+        if self._store is not None:
+            self._store.put(self._entry(key, value, made_at, ttl_seconds, 0.0))
+
     async def get_or_compute(
         self,
         key: bytes,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
+from annserve.cache.shared import SharedCache
 from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.domain.catalog import CatalogStore
@@ -60,6 +61,7 @@ async def opened_recommender(
     source: CatalogSource | None,
     keeper: KeeperPlace | None = None,
     metrics: Metrics | None = None,
+    cache: SharedCache | None = None,
 ) -> AsyncIterator[Recommender]:
     """Give what answers from ``snapshot`` and the catalogue of ``source``, which is followed meanwhile.
 
@@ -69,6 +71,7 @@ async def opened_recommender(
         source: The catalogue; None for a server without one.
         keeper: Who follows it; None to do that here. A file is followed here in any case: it is in this memory.
         metrics: Takes what answers use of the catalogue.
+        cache: What the instance's workers share of it, where the keeper follows it for all of them.
     """
     # The event loop goes first: whoever refuses, or answers at once, is quick.
     executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
@@ -82,7 +85,7 @@ async def opened_recommender(
         else:
             store = source.open()
             if keeper is not None and source.is_mongodb:
-                opening = _linked_catalog(recommender, workbench, settings, store, keeper)
+                opening = _linked_catalog(recommender, workbench, settings, store, keeper, cache)
             else:
                 opening = _followed_catalog(recommender, workbench, settings, store, keeper)
             async with opening as opened:
@@ -102,10 +105,11 @@ async def _linked_catalog(
     settings: Settings,
     store: CatalogStore,
     place: KeeperPlace,
+    cache: SharedCache | None,
 ) -> AsyncIterator[CatalogRecommender]:
     """Have the instance's keeper follow ``store``."""
     bitmaps, reading = BitmapCache(), _catalog_settings_of(settings)
-    metadata = MetadataReader(store, bitmaps, reading)
+    metadata = MetadataReader(store, bitmaps, reading, cache)
     link = KeeperLink(
         place.socket,
         recommender.snapshot.id,
@@ -120,7 +124,7 @@ async def _linked_catalog(
     link.start()
     try:
         await asyncio.gather(_first_look(bitmaps), news.wait())
-        yield CatalogRecommender(recommender, workbench, store, bitmaps, link, metadata, reading)
+        yield CatalogRecommender(recommender, workbench, store, bitmaps, link, metadata, reading, cache)
     finally:
         await link.stop()
         await store.close()

@@ -96,7 +96,9 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         operated = Operated(
             instance=instance,
             changes=changes,
-            items=StoredFreshItems(fresh_items, instance, open_view),
+            items=StoredFreshItems(
+                fresh_items, instance, open_view, lambda: follower.added_ids, settings.fresh_items_max
+            ),
             cache=cache,
             histories=store,
         )

@@ -72,7 +72,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
         )
     follow_process(metrics, str(post.slot))
-    opened = opened_recommender(snapshot, settings, source, keeper, metrics)
+    opened = opened_recommender(snapshot, settings, source, keeper, metrics, cache)
     try:
         serve(
             server_settings,

@@ -12,6 +12,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from annserve.cache.bitmaps import BitmapCache, LeafBitmap
+from annserve.cache.shared import SharedCache
 from annserve.domain.catalog import CatalogStore, Metadata, Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import AnnserveError, CatalogUnavailableError, DeadlineExceededError, FieldNotIndexedError
@@ -44,6 +45,7 @@ class CatalogRecommender:
         builder: LeafBuilder,
         metadata: MetadataReader,
         settings: CatalogSettings,
+        cache: SharedCache | None = None,
     ) -> None:
         """Join the snapshot's ``recommender`` with the catalogue's ``store``.
 
@@ -55,6 +57,7 @@ class CatalogRecommender:
             builder: Reads leaves that are missing.
             metadata: Reads and keeps items' metadata; to be told of changes by whoever follows them.
             settings: How to read.
+            cache: Shares histories with other workers.
         """
         self._recommender = recommender
         self._workbench = workbench
@@ -66,7 +69,7 @@ class CatalogRecommender:
         self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
         self._fresh = recommender.fresh
         self._filters = Filters(bitmaps, len(snapshot.items), self._holds_all)
-        self._histories = HistoryReader(store, self._fresh, self._settings)
+        self._histories = HistoryReader(store, self._fresh, self._settings, cache)
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
         self.used = CatalogUse()

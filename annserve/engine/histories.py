@@ -1,8 +1,9 @@
-"""A user's history as rows of a snapshot: read from the catalogue, kept for a moment."""
+"""A user's history as rows of a snapshot: read from the catalogue, kept for a moment, shared by the workers."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from cachetools import TTLCache
+from cachetools import LRUCache
 
+from annserve.cache.shared import SharedCache
 from annserve.cache.single_flight import SingleFlight
 from annserve.domain.arrays import Rows
 from annserve.domain.catalog import CatalogStore, HistoryEntry
@@ -40,16 +42,26 @@ class UserHistory:
 
 
 NO_HISTORY: Final = UserHistory(seen_rows=NO_ROWS, taste_rows=NO_ROWS, newest_ms=0)
+_NEVER: Final = (-math.inf, NO_HISTORY)
 
 
 class HistoryReader:
     """Reads histories; a user's own history is kept under her own id and nobody else's."""
 
-    def __init__(self, store: CatalogStore, fresh: FreshState, settings: CatalogSettings) -> None:
+    def __init__(
+        self,
+        store: CatalogStore,
+        fresh: FreshState,
+        settings: CatalogSettings,
+        cache: SharedCache | None = None,
+    ) -> None:
+        """Read from ``store``, or from what other workers put into ``cache``; rows are those of ``fresh``."""
+        self._cache = cache
         self._store = store
         self._fresh = fresh
         self._settings = settings
-        self._kept: TTLCache[str, UserHistory] = TTLCache(_USERS_KEPT, settings.history_ttl_seconds)
+        self._kept: LRUCache[str, tuple[float, UserHistory]] = LRUCache(_USERS_KEPT)
+        """With when it was read, on a clock that all workers have in common."""
         self._flights: SingleFlight[str, UserHistory] = SingleFlight()
 
     async def of(self, user_id: str, deadline: Deadline, use: CatalogUse) -> UserHistory:
@@ -58,10 +70,11 @@ class HistoryReader:
         Raises:
             CatalogUnavailableError, DeadlineExceededError: it cannot be read, or not in time.
         """
-        kept = self._kept.get(user_id)
-        if kept is not None:
+        read_at, history = self._kept.get(user_id, _NEVER)
+        known = history if time.monotonic() - read_at < self._settings.history_ttl_seconds else self._shared(user_id)
+        if known is not None:
             use.history_hits += 1
-            return kept
+            return known
         use.database_calls += 1
         remaining = deadline.at - time.monotonic()
         try:
@@ -73,8 +86,27 @@ class HistoryReader:
 
     async def _read(self, user_id: str) -> UserHistory:
         deadline = Deadline.after(max(self._settings.wait_seconds, _READ_SECONDS))
+        read_at = time.monotonic()
         entries = await self._store.history(user_id, self._settings.history_items_max, deadline)
-        history = self._kept[user_id] = self._as_rows(entries)
+        if self._cache is not None:
+            value = json.dumps([(entry.item_id, entry.event, entry.time_ms) for entry in entries]).encode()
+            self._cache.put_shared(_key(user_id), value, read_at, self._settings.history_ttl_seconds)
+        return self._keep(user_id, entries, read_at)
+
+    def _shared(self, user_id: str) -> UserHistory | None:
+        """Return what another worker read of a user lately."""
+        found = None if self._cache is None else self._cache.get_shared(_key(user_id))
+        if found is None:
+            return None
+        entries = [
+            HistoryEntry(item_id=item_id, event=event, time_ms=time_ms)
+            for item_id, event, time_ms in json.loads(found.value)
+        ]
+        return self._keep(user_id, entries, found.made_at)
+
+    def _keep(self, user_id: str, entries: Sequence[HistoryEntry], read_at: float) -> UserHistory:
+        history = self._as_rows(entries)
+        self._kept[user_id] = (read_at, history)
         return history
 
     def _as_rows(self, entries: Sequence[HistoryEntry]) -> UserHistory:
@@ -94,3 +126,7 @@ class HistoryReader:
             taste_rows=np.fromiter(taste, np.int64, len(taste)),
             newest_ms=max((entry.time_ms for entry in entries), default=0),
         )
+
+
+def _key(user_id: str) -> bytes:
+    return b"history\0" + user_id.encode()

@@ -1,14 +1,17 @@
-"""Items' metadata: read from the catalogue, kept until it changes or has grown old."""
+"""Items' metadata: read from the catalogue, kept until it changes or has grown old, shared by an instance's workers."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from cachetools import LRUCache
 
 from annserve.cache.bitmaps import BitmapCache
+from annserve.cache.shared import SharedCache
 from annserve.domain.catalog import CatalogStore, Metadata
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import CatalogUse
@@ -17,12 +20,22 @@ from annserve.engine.merged_look_ups import Found, MergedLookUps
 
 _ITEMS_KEPT = 50_000
 _ABSENT: Metadata = {}
+_SHARED_SECONDS: Final = 3_600.0
+"""How long the instance keeps what is not asked for; whether it is young enough is for who finds it to say."""
 
 
 class MetadataReader:
     """Reads all declared fields of an item at once, so that any `read_mask` finds them the next time."""
 
-    def __init__(self, store: CatalogStore, bitmaps: BitmapCache, settings: CatalogSettings) -> None:
+    def __init__(
+        self, store: CatalogStore, bitmaps: BitmapCache, settings: CatalogSettings, cache: SharedCache | None = None
+    ) -> None:
+        """Read from ``store``, or from what other workers put into ``cache``, an item by itself in either.
+
+        With a cache, somebody has to call `forget_all` once changes are told, and whenever any may have been missed:
+        what was read before then is nothing to go by.
+        """
+        self._cache = cache
         self._bitmaps = bitmaps
         self._ttl_seconds = settings.metadata_ttl_seconds
         self._kept: LRUCache[str, tuple[float, Metadata]] = LRUCache(_ITEMS_KEPT)
@@ -59,8 +72,10 @@ class MetadataReader:
         read_at = found.sent_at
         for item_id, metadata in found.metadata.items():
             # A change that was told meanwhile may be younger than what was read.
-            if max(self._changed_at.get(item_id, read_at), self._forgotten_at) <= read_at:
+            if self._is_current(item_id, read_at):
                 self._kept[item_id] = (read_at, metadata)
+                if self._cache is not None:
+                    self._cache.put_shared(_key(item_id), json.dumps(metadata).encode(), read_at, _SHARED_SECONDS)
 
     async def of(
         self,
@@ -79,7 +94,7 @@ class MetadataReader:
         bound = self._ttl_seconds if max_staleness_seconds is None else min(max_staleness_seconds, self._ttl_seconds)
         found: dict[str, Metadata] = {}
         for item_id in item_ids:
-            entry = self._kept.get(item_id)
+            entry = self._kept.get(item_id) or self._shared(item_id)
             if entry is not None and now - max(entry[0], self._bitmaps.synced_at) <= bound:
                 found[item_id] = entry[1]
         use.metadata_hits += len(found)
@@ -91,6 +106,26 @@ class MetadataReader:
             found.update(read.metadata)
         wanted = tuple(names)
         return [chosen(found.get(item_id, _ABSENT), wanted) for item_id in item_ids]
+
+    def _shared(self, item_id: str) -> tuple[float, Metadata] | None:
+        """Return what another worker read of an item, and when, unless it has changed since."""
+        shared = None if self._cache is None else self._cache.get_shared(_key(item_id))
+        if shared is None or not self._is_current(item_id, shared.made_at):
+            return None
+        entry = self._kept[item_id] = (shared.made_at, _decoded(shared.value))
+        return entry
+
+    def _is_current(self, item_id: str, read_at: float) -> bool:
+        return max(self._changed_at.get(item_id, read_at), self._forgotten_at) <= read_at
+
+
+def _key(item_id: str) -> bytes:
+    return b"metadata\0" + item_id.encode()
+
+
+def _decoded(value: bytes) -> Metadata:
+    fields: Mapping[str, list[str | float | bool | int]] = json.loads(value)
+    return {name: tuple(values) for name, values in fields.items()}
 
 
 def chosen(metadata: Metadata, names: Iterable[str]) -> Metadata:

@@ -68,6 +68,11 @@ class FreshFollower:
         self._tasks: set[asyncio.Task[None]] = set()
         hub.on_hello(self._greet)
 
+    @property
+    def added_ids(self) -> frozenset[str]:
+        """The ids of the fresh items that have a vector, as far as read: what each worker scans beside its graph."""
+        return frozenset(id_ for id_, stored in (self._items or {}).items() if not stored.item.is_deleted)
+
     def start(self) -> None:
         """Begin, on the running event loop."""
         self._begin(self._keep())

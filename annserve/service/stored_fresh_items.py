@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from annserve.domain.arrays import Vectors
-from annserve.domain.errors import FieldViolation, InstanceUnavailableError, InvalidArgumentError
+from annserve.domain.errors import (
+    FieldViolation,
+    InstanceRefusedError,
+    InstanceUnavailableError,
+    InvalidArgumentError,
+)
 from annserve.domain.fresh import FreshItem, FreshStore
 from annserve.keeper.fresh_view import FreshView
 from annserve.service.admin import Instance, UpsertedItem
@@ -17,15 +22,36 @@ from annserve.service.admin import Instance, UpsertedItem
 class StoredFreshItems:
     """Implements `service.admin.FreshItems` over a store that the instance's keepers follow."""
 
-    def __init__(self, store: FreshStore, instance: Instance, open_view: Callable[[str], FreshView]) -> None:
-        """Write to ``store``; ``open_view`` gives the view of a snapshot by its id, in a thread."""
+    def __init__(
+        self,
+        store: FreshStore,
+        instance: Instance,
+        open_view: Callable[[str], FreshView],
+        added_ids: Callable[[], frozenset[str]],
+        items_max: int,
+    ) -> None:
+        """Write to ``store``.
+
+        Args:
+            store: Keeps them.
+            instance: Says which snapshot is served.
+            open_view: Gives the view of a snapshot by its id, in a thread.
+            added_ids: Gives the ids of the items that were upserted and are in no snapshot yet.
+            items_max: How many of those there may be.
+        """
         self._store = store
         self._instance = instance
         self._open_view = open_view
+        self._added_ids = added_ids
+        self._items_max = items_max
         self._view: FreshView | None = None
 
     async def upsert(self, items: Sequence[UpsertedItem]) -> None:
         """Add or replace items of different ids; see the port for what it raises."""
+        count = len(self._added_ids() | {item.item_id for item in items})
+        if count > self._items_max:
+            problem = f"these would make {count:,} fresh items of at most {self._items_max:,}; train a snapshot of them"
+            raise InstanceRefusedError("FRESH_ITEMS", problem)
         view = await self._served()
         await self._store.write(await asyncio.to_thread(_checked, items, view))
 

@@ -32,6 +32,8 @@ FROM_OUTSIDE: Final = frozenset({"SIGKILL", "SIGTERM", "SIGINT"})
 
 _FORK_SECONDS: Final = 10.0
 _KILL_SECONDS: Final = 2.0
+_GENTLE_PARTS: Final = 4
+"""While others answer, workers are started in about so many parts."""
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +113,8 @@ class Generation:
         nursery: Nursery,
         counters: Counters,
         slot_left: Callable[[int], None],
+        *,
+        is_gentle: bool = False,
     ) -> None:
         self.number = number
         self.snapshot_id = snapshot_id
@@ -128,6 +132,8 @@ class Generation:
         self._nursery = nursery
         self._counters = counters
         self._slot_left = slot_left
+        self._is_gentle = is_gentle
+        """Whether others answer calls meanwhile, on processors that the start of a worker keeps busy."""
         self._backoff = BackOff()
         self._boot_failures = 0
         self._wanted = 0
@@ -291,8 +297,10 @@ class Generation:
         if self.loaded.done() and self.has_loader:
             # After failures one by one, so that a fault they all share is met once, not by every worker.
             one_by_one = self._backoff.streak > 1
-            if one_by_one:
-                missing = min(missing, int(all(worker.stage >= Stage.SERVING for worker in staying)))
+            if one_by_one or (self._is_gentle and not self.staffed.done()):
+                starting = sum(worker.stage < Stage.SERVING for worker in staying)
+                at_once = 1 if one_by_one else max(1, self._wanted // _GENTLE_PARTS)
+                missing = min(missing, at_once - starting)
             while missing > 0 and self._backoff.is_due(now) and not self._slots.are_all_taken:
                 self._fork(now)
                 missing -= 1

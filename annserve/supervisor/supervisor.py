@@ -155,6 +155,7 @@ class Supervisor:
             self._nursery,
             self._counters,
             self._slot_left,
+            is_gentle=any(one.serving_count for one in self._generations),
         )
         generation.start(
             lambda control_fd: LoaderOrders(

@@ -208,7 +208,8 @@ class AdminServiceServicer:
         They are kept across restarts, reach all workers and instances within a second, and are part of the next snapshot
         that was trained with them. INVALID_ARGUMENT names the items that have neither a vector of the snapshot's dimension
         nor users with vectors who liked them. What is filtered on is in the catalogue, which this does not write.
-        FAILED_PRECONDITION (`NOT_ENABLED`) where the instance keeps none.
+        FAILED_PRECONDITION (`INSTANCE_REFUSED`, cause `FRESH_ITEMS`) when too many would wait for a snapshot that knows them,
+        and (`NOT_ENABLED`) where the instance keeps none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -158,6 +158,24 @@ def test_what_cannot_be_placed_is_refused_by_name(built: tuple[Path, tuple[str, 
         assert fresh.everywhere(lacks_new)
 
 
+def test_no_more_items_are_added_than_may_wait_for_a_snapshot(
+    built: tuple[Path, tuple[str, str]], tmp_path: Path
+) -> None:
+    with running(built[0], tmp_path, ANNSERVE_FRESH_ITEMS_MAX="2") as fresh:
+        fresh.admin.upsert_items([FreshItem(item_id=name, vector=beside(0)) for name in ("a", "b")])
+        until(lambda: fresh.known("b") == {True}, VISIBLE_SECONDS)
+
+        with pytest.raises(AnnserveError, match="3 fresh items of at most 2") as caught:
+            fresh.admin.upsert_items([FreshItem(item_id="c", vector=beside(0))])
+
+        assert caught.value.metadata["cause"] == "FRESH_ITEMS"
+        fresh.admin.upsert_items([FreshItem(item_id="a", vector=beside(1))])
+        fresh.admin.delete_items(["b"])
+        until(lambda: fresh.known("b") == {False}, VISIBLE_SECONDS)
+        fresh.admin.upsert_items([FreshItem(item_id="c", vector=beside(0))])
+        until(lambda: fresh.known("c") == {True}, VISIBLE_SECONDS)
+
+
 def test_filters_know_fresh_items_of_a_file(built: tuple[Path, tuple[str, str]], tmp_path: Path) -> None:
     with running(built[0], tmp_path, *file_options(tmp_path)) as fresh:
         assert_filtered(fresh)

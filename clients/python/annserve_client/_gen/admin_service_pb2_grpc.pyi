@@ -74,7 +74,8 @@ class AdminServiceStub:
     They are kept across restarts, reach all workers and instances within a second, and are part of the next snapshot
     that was trained with them. INVALID_ARGUMENT names the items that have neither a vector of the snapshot's dimension
     nor users with vectors who liked them. What is filtered on is in the catalogue, which this does not write.
-    FAILED_PRECONDITION (`NOT_ENABLED`) where the instance keeps none.
+    FAILED_PRECONDITION (`INSTANCE_REFUSED`, cause `FRESH_ITEMS`) when too many would wait for a snapshot that knows them,
+    and (`NOT_ENABLED`) where the instance keeps none.
     """
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteItemsRequest, _admin_service_pb2.DeleteItemsResponse]
     """Takes items out of all answers, also those of the snapshot, until they are upserted again or a newer snapshot has
@@ -153,7 +154,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     They are kept across restarts, reach all workers and instances within a second, and are part of the next snapshot
     that was trained with them. INVALID_ARGUMENT names the items that have neither a vector of the snapshot's dimension
     nor users with vectors who liked them. What is filtered on is in the catalogue, which this does not write.
-    FAILED_PRECONDITION (`NOT_ENABLED`) where the instance keeps none.
+    FAILED_PRECONDITION (`INSTANCE_REFUSED`, cause `FRESH_ITEMS`) when too many would wait for a snapshot that knows them,
+    and (`NOT_ENABLED`) where the instance keeps none.
     """
     DeleteItems: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteItemsRequest, _admin_service_pb2.DeleteItemsResponse]  # type: ignore[assignment]
     """Takes items out of all answers, also those of the snapshot, until they are upserted again or a newer snapshot has
@@ -277,7 +279,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         They are kept across restarts, reach all workers and instances within a second, and are part of the next snapshot
         that was trained with them. INVALID_ARGUMENT names the items that have neither a vector of the snapshot's dimension
         nor users with vectors who liked them. What is filtered on is in the catalogue, which this does not write.
-        FAILED_PRECONDITION (`NOT_ENABLED`) where the instance keeps none.
+        FAILED_PRECONDITION (`INSTANCE_REFUSED`, cause `FRESH_ITEMS`) when too many would wait for a snapshot that knows them,
+        and (`NOT_ENABLED`) where the instance keeps none.
         """
 
     @_abc_1.abstractmethod
