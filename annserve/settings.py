@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     histories: Path = Field(
         default=Path("histories.jsonl"), description="Where histories are kept when the catalogue is a file."
     )
+    events: Path = Field(
+        default=Path("events.jsonl"),
+        description="Where impressions and their outcomes are kept when there is no MongoDB.",
+    )
     fresh_items: Path = Field(
         default=Path("fresh_items.jsonl"),
         description="Where items upserted and deleted between snapshots are kept when there is no MongoDB.",
