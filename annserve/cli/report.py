@@ -84,8 +84,12 @@ def placements_command(
     from annserve.reporting.join import Windows
     from annserve.reporting.report import Question
 
-    if plot is not None and find_spec("matplotlib") is None:
-        raise InputError("--plot needs matplotlib: pip install 'annserve[plots]'")
+    if plot is not None:
+        if find_spec("matplotlib") is None:
+            raise InputError("--plot needs matplotlib: pip install 'annserve[plots]'")
+        from annserve.reporting.plots import check_path
+
+        check_path(plot)
     windows = Windows(
         outcome_ms=round(outcome_minutes * _MINUTE_MS),
         later_ms=max(round(later_days * _DAY_MS), round(outcome_minutes * _MINUTE_MS)),

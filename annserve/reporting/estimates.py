@@ -90,18 +90,16 @@ def rate_interval(trials: Sums, successes: Sums, confidence: float) -> Interval 
 
     Trials count for less the more alike those of a group are: ``n / max(1, design effect)`` (Korn and Graubard, 1998;
     Dean and Pagano, 2015, find it among the best for rates in clusters). So an interval stays within 0 and 1 and means
-    something where few or none succeeded; where none or all did the spread says nothing, and a group counts as one
-    trial.
+    something where few or none succeeded; where groups do not differ at all, as then, each counts as one trial.
     """
     estimate = ratio(trials, successes)
     if estimate is None:
         return None
-    groups, share, count = estimate.group_count, estimate.value, float(trials.sum())
+    groups, share = estimate.group_count, estimate.value
     if groups < 2:
         return Interval(value=share, low=0.0, high=1.0)
-    effective = float(groups)
-    if 0 < share < 1:
-        effective = min(count, share * (1 - share) / estimate.standard_error**2)
+    variance = estimate.standard_error**2
+    effective = min(float(trials.sum()), share * (1 - share) / variance) if variance > 0 else float(groups)
     square = float(stats.t.ppf((1 + confidence) / 2, groups - 1)) ** 2
     middle = (share + square / (2 * effective)) / (1 + square / effective)
     reach = math.sqrt(square * (share * (1 - share) + square / (4 * effective)) / effective) / (1 + square / effective)

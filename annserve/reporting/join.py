@@ -4,7 +4,8 @@ An outcome belongs to the impression that its `impression_id` names; else to the
 token and one of its items. A conversion that names neither belongs to the user's latest impression of one of its items,
 and is credited apart: it may well have come about without it.
 
-Memory is that of the impressions of the last ``later_ms``, about 700 bytes each; what is older is handed on.
+Memory is that of the impressions of the last ``later_ms``, about 800 bytes each with ten items; older ones are
+handed on.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from annserve.domain.errors import InputError
 from annserve.reporting.dimensions import BANDS, SIMILARITIES, UNKNOWN, Dimension
@@ -55,14 +56,23 @@ svg {{ width: 100%; height: auto }}
 """
 
 
+def check_path(path: Path) -> None:
+    """Refuse a file that would be none of `SUFFIXES`.
+
+    Raises:
+        InputError: its name ends otherwise.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"plot {path}: its name must end in {', '.join(SUFFIXES)}", path=path)
+
+
 def write_plot(report: Report, path: Path, title: str, confidence: float) -> None:
     """Draw conversion by mode against both similarities, a row of panels for each placement, and write it to ``path``.
 
     Raises:
         InputError: the suffix is none of `SUFFIXES`, or no impression has a similarity.
     """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"plot {path}: its name must end in {', '.join(SUFFIXES)}", path=path)
+    check_path(path)
     with mpl.rc_context(_STYLE):
         figure = _figure(report, title if path.suffix != ".html" else "", confidence)
         if path.suffix == ".html":
@@ -89,6 +99,9 @@ def _figure(report: Report, title: str, confidence: float) -> Figure:
     figure = Figure(figsize=(7.2 * len(dimensions) + 0.6, 4.9 * len(placements) + 0.6), layout="constrained")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    modes = sorted({mode for drawn in panels.values() for mode in _modes(drawn)})
+    keys = [Line2D([], [], color=_COLOURS[mode], marker="o", ms=5.5, lw=2, label=mode) for mode in modes]
+    figure.legend(handles=keys, loc="outside upper right", frameon=False, ncols=len(keys))
     rows = figure.subfigures(len(placements), len(dimensions), squeeze=False)
     for row, placement in zip(rows, placements, strict=True):
         for place, dimension in zip(row, dimensions, strict=True):
@@ -123,7 +136,6 @@ def _draw_conversion(
             ends = [min(middles) - 0.5 / BANDS, max(middles) + 0.5 / BANDS]
             heights = [line.height + line.slope.value * end for end in ends]
             axes.plot(ends, heights, color=_COLOURS[mode], lw=2, alpha=0.55, zorder=2)
-        axes.plot([], [], "o-", color=_COLOURS[mode], label=mode)
     # Whiskers of bands with next to no impressions may leave the panel: they would flatten all others.
     busy = sum(cell.impressions for cell in cells) / 200
     top = max((cell.conversion.high for cell in cells if cell.impressions >= busy), default=1.0)
@@ -137,7 +149,6 @@ def _draw_conversion(
         if (crossover.placement, crossover.similarity) == (placement, dimension.value)
     ]
     axes.text(0, 1.02, "\n".join(said[:1]), transform=axes.transAxes, fontsize=9, color=_INK, va="bottom")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.06), frameon=False, ncols=len(modes), borderaxespad=0)
 
 
 def _draw_impressions(axes: Axes, cells: Sequence[Cell], dimension: Dimension) -> None:
