@@ -48,10 +48,6 @@ class Settings(BaseSettings):
     histories: Path = Field(
         default=Path("histories.jsonl"), description="Where histories are kept when the catalogue is a file."
     )
-    events: Path = Field(
-        default=Path("events.jsonl"),
-        description="Where impressions and their outcomes are kept when there is no MongoDB.",
-    )
     fresh_items: Path = Field(
         default=Path("fresh_items.jsonl"),
         description="Where items upserted and deleted between snapshots are kept when there is no MongoDB.",
@@ -61,6 +57,18 @@ class Settings(BaseSettings):
         ge=0,
         le=1_000_000,
         description="How many upserted items may wait for a snapshot that knows them; each search scans all of them.",
+    )
+    events: Path = Field(
+        default=Path("events.jsonl"),
+        description="Where events are kept when there is no MongoDB.",
+    )
+    events_keep_days: int = Field(
+        default=400, ge=1, le=36_500, description="How many days events are kept before they are dropped."
+    )
+    event_words: str = Field(
+        default="click=viewed,conversion=bought,like=liked,dislike=disliked",
+        pattern=r"^(|(click|conversion|like|dislike)=[^=,\s]{1,64}(,(click|conversion|like|dislike)=[^=,\s]{1,64})*)$",
+        description="What events of each type are called in histories; those of a type left out are part of none.",
     )
     catalog_max_staleness_ms: int = Field(
         default=600_000,

@@ -14,15 +14,20 @@ from annserve.cache.bitmaps import BitmapCache
 from annserve.cache.shared import SharedCache
 from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
+from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
+from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
-from annserve.domain.ports import Recommender
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.fresh_state import FreshState
+from annserve.engine.histories import HistorySource
+from annserve.engine.kept_shown import KeptShown
 from annserve.engine.metadata import MetadataReader
+from annserve.engine.outcomes import HistoryWithOutcomes
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
 from annserve.keeper.frames import Header
 from annserve.keeper.fresh_codec import TOPIC
@@ -31,7 +36,9 @@ from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
+from annserve.service.event_queue import EventQueue
 from annserve.service.metrics import Metrics
+from annserve.service.server import Served
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 
@@ -54,16 +61,43 @@ class KeeperPlace:
     """Who is told what the keeper tells of what."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Users:
+    """What a worker knows of users beside the snapshot."""
+
+    events: EventStore
+    shown: ShownReader
+    words: Mapping[EventType, str]
+    changes: UserChanges = field(default_factory=UserChanges)
+
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[EventQueue]:
+        """Give what takes events; what it has taken is written before the store is closed."""
+        queue = EventQueue(self.events, written=self._written)
+        try:
+            yield queue
+        finally:
+            await queue.close()
+            await self.events.close()
+
+    def histories(self, store: CatalogStore) -> HistorySource:
+        """Return histories as ``store`` and events tell them."""
+        return HistoryWithOutcomes(store, self.events, self.words)
+
+    def _written(self, events: Sequence[Event]) -> None:
+        self.changes.note(event.user_id for event in events)
+
+
 @asynccontextmanager
-async def opened_recommender(
+async def opened_service(
     snapshot: Snapshot,
     settings: Settings,
     source: CatalogSource | None,
     keeper: KeeperPlace | None = None,
     metrics: Metrics | None = None,
     cache: SharedCache | None = None,
-) -> AsyncIterator[Recommender]:
-    """Give what answers from ``snapshot`` and the catalogue of ``source``, which is followed meanwhile.
+) -> AsyncIterator[Served]:
+    """Give what takes events and what answers from ``snapshot`` and the catalogue of ``source``, which it follows.
 
     Args:
         snapshot: What to answer from.
@@ -78,24 +112,30 @@ async def opened_recommender(
     fresh = FreshState(snapshot)
     recommender = SnapshotRecommender(snapshot, fresh)
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
+    store = None if source is None else source.open()
+    users = _users_of(settings, source, store)
     try:
-        if source is None:
-            async with _told_of_fresh_items(fresh, keeper):
-                yield PlainRecommender(recommender, workbench)
+        if source is None or store is None:
+            async with _told_of_fresh_items(fresh, keeper), users.queue() as events:
+                yield Served(recommender=PlainRecommender(recommender, workbench), events=events)
         else:
-            store = source.open()
             if keeper is not None and source.is_mongodb:
-                opening = _linked_catalog(recommender, workbench, settings, store, keeper, cache)
+                opening = _linked_catalog(recommender, workbench, settings, store, users, keeper, cache)
             else:
-                opening = _followed_catalog(recommender, workbench, settings, store, keeper)
-            async with opening as opened:
+                opening = _followed_catalog(recommender, workbench, settings, store, users, keeper)
+            async with opening as opened, users.queue() as events:
                 if metrics is not None:
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
                     )
-                yield opened
+                yield Served(recommender=opened, events=events)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _users_of(settings: Settings, source: CatalogSource | None, store: CatalogStore | None) -> _Users:
+    events, changes = event_store_of(settings, source, store), UserChanges()
+    return _Users(events=events, shown=KeptShown(events, changes), words=event_words_of(settings), changes=changes)
 
 
 @asynccontextmanager
@@ -104,6 +144,7 @@ async def _linked_catalog(
     workbench: Workbench,
     settings: Settings,
     store: CatalogStore,
+    users: _Users,
     place: KeeperPlace,
     cache: SharedCache | None,
 ) -> AsyncIterator[CatalogRecommender]:
@@ -124,7 +165,10 @@ async def _linked_catalog(
     link.start()
     try:
         await asyncio.gather(_first_look(bitmaps), news.wait())
-        yield CatalogRecommender(recommender, workbench, store, bitmaps, link, metadata, reading, cache)
+        histories = users.histories(store)
+        yield CatalogRecommender(
+            recommender, workbench, store, bitmaps, link, metadata, reading, cache, histories, users.changes
+        )
     finally:
         await link.stop()
         await store.close()
@@ -136,6 +180,7 @@ async def _followed_catalog(
     workbench: Workbench,
     settings: Settings,
     store: CatalogStore,
+    users: _Users,
     place: KeeperPlace | None,
 ) -> AsyncIterator[CatalogRecommender]:
     """Follow ``store`` here; the instance's keeper, where there is one, tells of fresh items only."""
@@ -147,7 +192,10 @@ async def _followed_catalog(
     try:
         await _first_look(bitmaps)
         async with _told_of_fresh_items(recommender.fresh, place, lambda changes: keeper.learn(rows.add(changes))):
-            yield CatalogRecommender(recommender, workbench, store, bitmaps, keeper, metadata, reading)
+            histories = users.histories(store)
+            yield CatalogRecommender(
+                recommender, workbench, store, bitmaps, keeper, metadata, reading, None, histories, users.changes
+            )
     finally:
         await keeper.stop()
         await store.close()

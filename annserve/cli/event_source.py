@@ -1,18 +1,21 @@
-"""Where a command finds events: in the catalogue's MongoDB, or in a file."""
+"""Where events are kept: in the catalogue's database, or in a file."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from annserve.catalog.file_events import FileEventStore
 from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.options import settings
+from annserve.domain.catalog import CatalogStore
 from annserve.domain.errors import InputError
-from annserve.domain.events import EventStore
+from annserve.domain.events import EventStore, EventType
+from annserve.settings import Settings
 
 EventsOption = Annotated[
     Path | None,
@@ -22,30 +25,38 @@ EventsOption = Annotated[
 ]
 
 
+def event_store_of(settings: Settings, source: CatalogSource | None, catalog: CatalogStore | None) -> EventStore:
+    """Return the store of events, to be closed before ``catalog``, which is opened from ``source``."""
+    if source is not None and source.is_mongodb:
+        from annserve.catalog.mongo_store import MongoCatalog
+
+        assert isinstance(catalog, MongoCatalog)  # noqa: S101  (the source opened it)
+        return catalog.event_store()
+    return FileEventStore(settings.events)
+
+
 @asynccontextmanager
 async def opened_events(source: CatalogSource | None, file: Path | None) -> AsyncIterator[EventStore]:
-    """Give the event store: ``file`` where it is named, else that of a catalogue in MongoDB, else the settings' file.
+    """Give the store of events that there are: ``file`` where it is named, else that of ``source`` or the settings.
 
     Raises:
         InputError: there is no such file.
     """
-    if file is None and source is not None and source.is_mongodb:
-        from annserve.catalog.mongo_store import MongoCatalog
-
-        catalog = source.open()
-        assert isinstance(catalog, MongoCatalog)  # noqa: S101 - `is_mongodb` says so.
-        try:
-            yield catalog.event_store()
-        finally:
-            await catalog.close()
-        return
-    from annserve.catalog.file_events import FileEventStore
-
+    in_mongodb = file is None and source is not None and source.is_mongodb
     path = file or settings().events
-    if not path.exists():
+    if not in_mongodb and not path.exists():
         raise InputError(f"{path}: no events there; name their file with --events, or their MongoDB with --catalog")
-    store = FileEventStore(path)
+    catalog = source.open() if in_mongodb and source is not None else None
+    store = event_store_of(settings(), source, catalog) if in_mongodb else FileEventStore(path)
     try:
         yield store
     finally:
         await store.close()
+        if catalog is not None:
+            await catalog.close()
+
+
+def event_words_of(settings: Settings) -> Mapping[EventType, str]:
+    """Return what events are called in histories."""
+    pairs = (pair.split("=") for pair in settings.event_words.split(",") if pair)
+    return {EventType(type_): word for type_, word in pairs}

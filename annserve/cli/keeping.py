@@ -13,9 +13,11 @@ from annserve.catalog.mongo_store import MongoCatalog
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
+from annserve.cli.event_source import event_store_of
 from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.errors import AnnserveError
+from annserve.keeper.event_upkeep import keep_up
 from annserve.keeper.fresh_follower import FreshFollower
 from annserve.keeper.fresh_view import FreshView
 from annserve.keeper.hub import KeeperHub
@@ -77,6 +79,10 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         follower = FreshFollower(fresh_items, hub, open_view, snapshots.history)
         follower.start()
         stack.push_async_callback(follower.stop)
+        events = event_store_of(settings, source, store)
+        stack.push_async_callback(events.close)
+        upkeep = asyncio.create_task(keep_up(events, settings.events_keep_days))
+        stack.callback(upkeep.cancel)
         await hub.start(runtime / "keeper.sock")
         stack.push_async_callback(hub.stop)
         share_metrics(runtime / "metrics", "keeper")

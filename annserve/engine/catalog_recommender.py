@@ -22,11 +22,12 @@ from annserve.domain.query import Answer, CatalogUse, Degradation, Mode, Query
 from annserve.engine.candidate_check import CandidateCheck, Checked
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.filters import Filters, LeafBuilder, Resolved
-from annserve.engine.histories import NO_HISTORY, HistoryReader, UserHistory
+from annserve.engine.histories import NO_HISTORY, HistoryReader, HistorySource, UserHistory
 from annserve.engine.knowledge import Knowledge
 from annserve.engine.metadata import MetadataReader, chosen
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.stopwatch import Stopwatch
+from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
 
 METADATA_CHARACTERS_MAX = 400_000
@@ -46,6 +47,8 @@ class CatalogRecommender:
         metadata: MetadataReader,
         settings: CatalogSettings,
         cache: SharedCache | None = None,
+        histories: HistorySource | None = None,
+        changes: UserChanges | None = None,
     ) -> None:
         """Join the snapshot's ``recommender`` with the catalogue's ``store``.
 
@@ -58,6 +61,8 @@ class CatalogRecommender:
             metadata: Reads and keeps items' metadata; to be told of changes by whoever follows them.
             settings: How to read.
             cache: Shares histories with other workers.
+            histories: What users did; as ``store`` has it, unless given.
+            changes: What makes a history that was read false.
         """
         self._recommender = recommender
         self._workbench = workbench
@@ -69,7 +74,7 @@ class CatalogRecommender:
         self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
         self._fresh = recommender.fresh
         self._filters = Filters(bitmaps, len(snapshot.items), self._holds_all)
-        self._histories = HistoryReader(store, self._fresh, self._settings, cache)
+        self._histories = HistoryReader(histories or store, self._fresh, self._settings, cache, changes)
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
         self.used = CatalogUse()
