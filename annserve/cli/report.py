@@ -68,7 +68,7 @@ def placements_command(
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png|.svg|.html", help="Draw conversion against similarity; needs annserve[plots]."),
+        typer.Option(metavar="FILE.png|.svg|.html", help="Draw conversion against similarity; needs the extra plots."),
     ] = None,
     events: EventsOption = None,
     catalog: CatalogOption = None,
