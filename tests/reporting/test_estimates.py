@@ -58,39 +58,48 @@ def test_a_rate_lies_within_its_interval_and_that_within_0_and_1(groups: list[tu
     assert interval is None or 0 <= interval.low <= interval.value <= interval.high <= 1
 
 
-def test_the_standard_error_of_a_rate_is_the_linearised_one() -> None:
+def jackknifed(values: list[float], whole: float) -> float:
+    return float(np.sqrt((len(values) - 1) / len(values) * ((np.array(values) - whole) ** 2).sum()))
+
+
+def test_the_standard_error_of_a_rate_is_that_of_leaving_each_user_out() -> None:
     rng = np.random.default_rng(1)
-    trials = rng.integers(1, 20, 400).astype(float)
-    successes = rng.binomial(trials.astype(int), rng.beta(2, 8, 400)).astype(float)
+    trials = rng.integers(1, 20, 200).astype(float)
+    successes = rng.binomial(trials.astype(int), rng.beta(2, 8, 200)).astype(float)
 
     estimate = ratio(trials, successes)
 
     assert estimate is not None
-    residuals = successes - estimate.value * trials
-    expected = np.sqrt(400 / 399 * (residuals**2).sum()) / trials.sum()
-    assert estimate.standard_error == pytest.approx(expected)
+    without = [float(np.delete(successes, user).sum() / np.delete(trials, user).sum()) for user in range(200)]
+    assert estimate.standard_error == pytest.approx(jackknifed(without, successes.sum() / trials.sum()))
 
 
-def test_a_line_is_that_of_least_squares_with_the_sandwich_of_users() -> None:
+def test_a_line_is_that_of_least_squares_and_its_errors_those_of_leaving_each_user_out() -> None:
     rng = np.random.default_rng(2)
     users = np.repeat(np.arange(100), 7)
     x = rng.random(700)
     y = (rng.random(700) < 0.1 + 0.2 * x + 0.1 * (users % 2)).astype(float)
-    columns = np.stack([np.ones(700), x, x * x, y, x * y], axis=1)
     moments = np.zeros((100, 5))
-    np.add.at(moments, users, columns)
+    np.add.at(moments, users, np.stack([np.ones(700), x, x * x, y, x * y], axis=1))
 
     estimates = line(moments)
 
     assert estimates is not None
     height, slope = estimates
-    assert [slope.value, height.value] == pytest.approx(np.polyfit(x, y, 1))
-    design = columns[:, :2]
-    bread = np.linalg.inv(design.T @ design)
-    scores = np.zeros((100, 2))
-    np.add.at(scores, users, design * (y - height.value - slope.value * x)[:, None])
-    covariance = 100 / 99 * bread @ scores.T @ scores @ bread
-    assert [height.standard_error, slope.standard_error] == pytest.approx(np.sqrt(np.diag(covariance)))
+    fitted = np.polyfit(x, y, 1)
+    assert [slope.value, height.value] == pytest.approx(fitted)
+    without = np.array([np.polyfit(x[users != user], y[users != user], 1) for user in range(100)])
+    assert slope.standard_error == pytest.approx(jackknifed(without[:, 0].tolist(), fitted[0]))
+    assert height.standard_error == pytest.approx(jackknifed(without[:, 1].tolist(), fitted[1]))
+
+
+def test_a_line_that_rests_on_one_user_is_none() -> None:
+    moments = np.zeros((3, 5))
+    moments[0] = [2, 1, 1, 1, 1]
+    moments[1] = [2, 0, 0, 1, 0]
+    moments[2] = [1, 0, 0, 0, 0]
+
+    assert line(moments) is None
 
 
 def test_a_line_through_one_similarity_is_none() -> None:

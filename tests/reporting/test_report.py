@@ -41,7 +41,7 @@ def test_intervals_cover_the_truth_of_simulated_months_as_often_as_they_promise(
     asked: Counter[str] = Counter()
     covered: Counter[str] = Counter()
     for seed in range(40):
-        for name, interval, truth in intervals(asyncio.run(reported_month(seed, 150))):
+        for name, interval, truth in intervals(asyncio.run(reported_month(seed, 100))):
             # So small a month does not always show that the lines cross.
             if name != "crossing":
                 asked[name] += 1
