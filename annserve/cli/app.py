@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 from annserve import __version__
-from annserve.cli import admin, bench, catalog, doctor, events, history, keys, query, report, serving, snapshots, training
+from annserve.cli import (
+    admin,
+    bench,
+    catalog,
+    doctor,
+    events,
+    history,
+    keys,
+    query,
+    report,
+    serving,
+    snapshots,
+    training,
+)
 from annserve.cli.output import console, entry_point
 from annserve.domain.errors import AnnserveError
 
