@@ -213,9 +213,9 @@ def drive(address: str, pid: int, body: Path, calls: int, connections: int, stre
     log.unlink(missing_ok=True)
     command = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", str(body)]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)]
-    cpu_before, before = _cpu_seconds(pid), time.monotonic()
+    cpu_before, before = cpu_seconds(pid), time.monotonic()
     subprocess.run([*command, f"http://{address}{METHOD_PATH}"], check=True, capture_output=True, timeout=ROUND_SECONDS)
-    seconds, cpu = time.monotonic() - before, _cpu_seconds(pid) - cpu_before
+    seconds, cpu = time.monotonic() - before, cpu_seconds(pid) - cpu_before
     # Each line: start, HTTP status, duration in microseconds.
     lines = [line.split() for line in log.read_text().splitlines()]
     if len(lines) != calls or any(status != "200" for _, status, _ in lines):
@@ -229,7 +229,7 @@ def drive(address: str, pid: int, body: Path, calls: int, connections: int, stre
     }
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return the processor time that ``pid`` and its descendants have used, in user and kernel mode."""
     first = psutil.Process(pid)
     times = [process.cpu_times() for process in (first, *first.children(recursive=True))]

@@ -2,7 +2,7 @@
 
 Of five calls three ask what is similar, one does so under a filter, one for metadata; updates change the field that
 the filter tests. Each load has an instance of its own: nothing is kept of the load before. First a closed loop says how
-many calls a second it answers. Then calls come at random moments, at `OFFERED_SHARE` of what the *uniform* load reached.
+many calls a second it answers. Then calls come at random moments, at `OFFERED_SHARE` of what *uniform* load reached.
 
 That the latencies are those of an open loop at one rate is what makes them comparable. In a closed loop of 32 calls p99
 is what 32 calls cost, one upon the other: whoever answers more a second is asked more, each call waits for the others,
@@ -100,7 +100,8 @@ def load_catalogue(uri: str, item_ids: Sequence[str]) -> None:
         items = client[DATABASE]["items"]
         items.drop()
         items.insert_many([{"_id": line.pop("item_id"), **line} for line in catalogue_lines(item_ids)])
-        items.create_index([("in_stock", 1), ("_id", 1)])
+        for field in ("in_stock", "price"):
+            items.create_index([(field, 1), ("_id", 1)])
 
 
 def calls(draw: Draw, ids: Sequence[str], seed: int) -> Iterator[Call]:
