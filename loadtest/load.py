@@ -38,7 +38,7 @@ if missing := [name for name in ("locust", "matplotlib") if find_spec(name) is N
 import numpy as np
 import yaml
 from catalog_faults import snapshots_in
-from grown import grown_model
+from grown import model_of
 from instances import Instance, instance
 from open_loop import OK, Connection, connect, keep_busy, moments_of, send_at
 from plots import draw_latencies, draw_steps
@@ -177,7 +177,7 @@ class Loads:
         SnapshotSource(str(self._snapshots)).pull(live, store)
         store.activate(live)
         snapshot = load_current(store).snapshot
-        twin = build_snapshot(grown_model(snapshot, len(snapshot.items)), store)
+        twin = build_snapshot(model_of(snapshot), store)
         return store, (live, twin.snapshot_id)
 
     def _search(self, scenario: str) -> list[Row]:
