@@ -35,7 +35,7 @@ check: $(READY)
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@# Each folder of tests has a conftest.py and siblings of its own: one run for each keeps their names apart.
-	@for room in tests/*/ clients/python/tests/; do MYPYPATH=tests:$$room:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
+	@for room in tests/*/ clients/python/tests/; do MYPYPATH=tests:$$room:loadtest:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code

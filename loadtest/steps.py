@@ -15,12 +15,12 @@ def highest_rate(
 
     Args:
         bears: Tries a rate.
-        first: The rate to begin with; if that is denied, lower ones are tried, down to a hundredth.
+        first: The rate to begin with; if that is denied, it is halved, six times at most.
         precision: A share of the rate.
         rate_max: Where to stop.
 
     Returns:
-        The rate; None if even a hundredth of ``first`` is denied.
+        The rate; None if even a 64th of ``first`` is denied.
     """
 
     def surely_bears(rate: float) -> bool:
@@ -34,7 +34,7 @@ def highest_rate(
     else:
         while low is None:
             rate = high / 2
-            if rate < first / 100:
+            if rate < first / 64:
                 return None
             low, high = (rate, high) if surely_bears(rate) else (None, rate)
     while high / low > 1 + precision:
