@@ -3,7 +3,7 @@
 
 Each scenario is a run of locust (`locustfile.py`): calls come at random moments, however long earlier ones take, and
 count from when they were due. Then calls come faster, step by step, until p99 is beyond a bound; those steps are made
-by `open_loop.py`, which takes a tenth of what a client library takes, so that it is the server that gives up first.
+by `open_loop.py`, which costs far less than a client library, so that it is the server that gives up first.
 
 Written to --out: results.json, a report of locust's for each scenario (.html), each call of it (.npz), and plots.
 
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -42,6 +43,7 @@ from grown import model_of
 from instances import Instance, instance
 from open_loop import OK, Connection, connect, keep_busy, moments_of, send_at
 from plots import draw_latencies, draw_steps
+from prometheus_client.parser import text_string_to_metric_families
 from samples import Samples, percentile
 from scenarios import CATALOGUE_FIELDS, SCENARIOS, Population, calls_of, catalogue_lines
 from steps import highest_rate
@@ -54,6 +56,8 @@ from annserve.snapshot.store import SnapshotStore
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 WARM_UP_SECONDS = 2.0
+PATIENCE_SECONDS = 120.0
+"""So much longer than its calls a run of locust may take."""
 SWAP_EVERY_SECONDS = 3.0
 SEARCHED = ("uniform", "mixed")
 LATE_MS_MAX = 5.0
@@ -90,7 +94,8 @@ def main() -> None:
         print_json(results)
     else:
         print_rows(results["scenarios"], as_json=False, title=f"{arguments.workers} workers, locust, open loop")
-        print_rows(results["rates"], as_json=False, title=f"the highest rate with p99 <= {arguments.p99_ms:g} ms")
+        if results["rates"]:
+            print_rows(results["rates"], as_json=False, title=f"the highest rate with p99 <= {arguments.p99_ms:g} ms")
         say(f"reports and plots are in {arguments.out}")
     sys.exit(any(row["failed"] for row in results["scenarios"]))
 
@@ -135,17 +140,20 @@ class Loads:
 
     def _run(self, scenario: str) -> tuple[Samples, Row]:
         """Return each call of a run of locust, and what else is to be said of it."""
-        samples = self._arguments.out / f"{scenario}.npz"
+        arguments = self._arguments
+        samples = arguments.out / f"{scenario}.npz"
         if scenario != "swap":
-            with self._instance(self._snapshots) as running:
-                self._locust(scenario, running.address, samples).wait()
+            with self._instance(self._snapshots) as running, self._locust(scenario, running.address, samples) as load:
+                load.wait(arguments.seconds + PATIENCE_SECONDS)
             return Samples.read(samples), {"swaps": None}
         store, snapshot_ids = self._two_snapshots()
-        with self._instance(store.root) as running:
-            swaps = swapped_during(self._locust(scenario, running.address, samples), store, snapshot_ids)
+        with self._instance(store.root) as running, self._locust(scenario, running.address, samples) as load:
+            swap_during(load, store, snapshot_ids, arguments.seconds + PATIENCE_SECONDS)
+            swaps = swap_count(running)
         return Samples.read(samples), {"swaps": swaps}
 
-    def _locust(self, scenario: str, address: str, samples: Path) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def _locust(self, scenario: str, address: str, samples: Path) -> Iterator[subprocess.Popen[bytes]]:
         arguments = self._arguments
         samples.unlink(missing_ok=True)
         rate = arguments.rate / (ROWS_OF_BATCH_RATE if scenario == "batch" else 1)
@@ -153,7 +161,7 @@ class Loads:
             "host": address,
             "users": arguments.connections,
             "spawn-rate": arguments.connections,
-            "run-time": f"{round(arguments.seconds + WARM_UP_SECONDS)}s",
+            "window": arguments.seconds,
             "html": arguments.out / f"{scenario}.html",
             "scenario": scenario,
             "rate": rate,
@@ -163,9 +171,13 @@ class Loads:
         }
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
         command += list(itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in options.items()))
-        log = (self._arguments.out / f"{scenario}.log").open("w")
-        with log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+        log = arguments.out / f"{scenario}.log"
+        with log.open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+            try:
+                yield process
+            finally:
+                # Whatever went wrong, it does not stay behind.
+                process.kill()
 
     def _two_snapshots(self) -> tuple[SnapshotStore, Sequence[str]]:
         """Return a store with what is served, and another snapshot of the same vectors."""
@@ -222,15 +234,26 @@ async def stepped(connections: list[Connection], calls: Iterator[Any], rate: flo
     }
 
 
-def swapped_during(load: subprocess.Popen[bytes], store: SnapshotStore, snapshot_ids: Sequence[str]) -> int:
-    """Change the live snapshot every few seconds while ``load`` runs; return how often."""
-    for number in itertools.count():
+def swap_during(
+    load: subprocess.Popen[bytes], store: SnapshotStore, snapshot_ids: Sequence[str], seconds_max: float
+) -> None:
+    """Change the live snapshot every few seconds while ``load`` runs."""
+    for number in range(round(seconds_max / SWAP_EVERY_SECONDS)):
         try:
             load.wait(SWAP_EVERY_SECONDS)
-            return number
+            return
         except subprocess.TimeoutExpired:
             store.activate(snapshot_ids[(number + 1) % len(snapshot_ids)])
-    raise AssertionError("never reached")
+    raise subprocess.TimeoutExpired(load.args, seconds_max)
+
+
+def swap_count(running: Instance) -> int:
+    """Return how often the instance has come to serve another snapshot."""
+    with urllib.request.urlopen(f"http://{running.ops_address}/metrics", timeout=5.0) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = itertools.chain.from_iterable(family.samples for family in families)
+    name, labels = "annserve_index_swaps_total", {"outcome": "succeeded"}
+    return round(sum(sample.value for sample in samples if sample.name == name and sample.labels == labels))
 
 
 def catalogue_options(item_ids: Sequence[str], folder: Path) -> list[str]:

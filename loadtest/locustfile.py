@@ -13,6 +13,7 @@ had (coordinated omission).
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from gevent.pool import Pool
 from grpc.experimental.gevent import init_gevent
 from locust import User, constant, events, task
+from locust.exception import StopUser
 from samples import Samples
 from scenarios import SCENARIOS, SERVICE, Population, calls_of
 
@@ -36,8 +38,10 @@ IN_FLIGHT_MAX: Final = 200
 """Of a user. Whoever comes then waits until one has ended, and this waiting counts."""
 LINGER_SECONDS: Final = 2.0
 """How long calls under way are waited for at the end."""
+CONNECT_SECONDS: Final = 30.0
 
 _numbers = itertools.count()
+_ended = itertools.count(1)
 _samples = Samples()
 
 
@@ -48,6 +52,7 @@ def _add_options(parser: ArgumentParser) -> None:
     group.add_argument("--snapshots", default="snapshots", help="the folder of what is served: whom to ask about")
     group.add_argument("--deadline", type=float, default=5.0, help="seconds a call may take")
     group.add_argument("--warm-up", type=float, default=0.0, help="seconds at the start that count for nothing")
+    group.add_argument("--window", type=float, help="seconds after that; without it, until stopped")
     group.add_argument("--samples", help="where to write what each call took, as .npz")
 
 
@@ -77,16 +82,20 @@ class Caller(User):  # type: ignore[misc]
         self._chance = np.random.default_rng((1, number))
         self._calls = calls_of(options.scenario, self.environment.population, seed=number)
         self._gap_seconds = options.num_users / options.rate
-        self._channel = grpc.insecure_channel(options.host, CHANNEL_OPTIONS)
-        grpc.channel_ready_future(self._channel).result(options.deadline)
         self._under_way = Pool(IN_FLIGHT_MAX)
+        self._channel = grpc.insecure_channel(options.host, CHANNEL_OPTIONS)
+        grpc.channel_ready_future(self._channel).result(CONNECT_SECONDS)
+        # Its time begins when it is connected: a busy machine takes a while to get there.
         self._due_at = time.monotonic()
         self._counts_from = self._due_at + options.warm_up
+        self._ends_at = self._counts_from + (options.window or math.inf)
 
     @task  # type: ignore[untyped-decorator]
     def let_one_call(self) -> None:
         """Wait until the next call is due, and begin it."""
         self._due_at += self._chance.exponential(self._gap_seconds)
+        if self._due_at > self._ends_at:
+            raise StopUser
         gevent.sleep(max(self._due_at - time.monotonic(), 0.0))
         call = next(self._calls)
         self._under_way.spawn(self._ask, call.method, call.message, self._due_at)
@@ -96,6 +105,9 @@ class Caller(User):  # type: ignore[misc]
         self._under_way.join(LINGER_SECONDS)
         self._under_way.kill()
         self._channel.close()
+        if self._options.window and next(_ended) == self._options.num_users:
+            # By somebody else: it waits for users to end, and this one has not yet.
+            gevent.spawn(self.environment.runner.quit)
 
     def _ask(self, method: str, message: bytes, due_at: float) -> None:
         sent_at = time.monotonic()
