@@ -53,6 +53,8 @@ def draw_growth(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], p
     for axes, (column, label) in zip(panels, columns.items(), strict=True):
         axes.plot([row["items"] for row in rows], [row[column] for row in rows], "o-")
         axes.set(xscale="log", yscale="log", xlabel="items", title=label)
+        axes.set_xticks([row["items"] for row in rows], [f"{row['items']:,}" for row in rows], rotation=30)
+        axes.xaxis.minorticks_off()
     _save(figure, path)
 
 
