@@ -1,13 +1,14 @@
 # Two commands: `make serve` and `make test`. Both prepare .venv first, from hash-pinned packages; `make setup` does
 # that alone. A machine needs Python 3.11 or newer, make and a C++ compiler (hnswlib comes as source).
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check unit stubs lock sbom clean
+.PHONY: help setup serve test check unit loadtest loadtest-smoke stubs lock sbom clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+LOADTEST_READY := $(VENV)/loadtest-ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 help:  ## Show this list
@@ -34,7 +35,7 @@ check: $(READY)
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@# Each folder of tests has a conftest.py and siblings of its own: one run for each keeps their names apart.
-	@for room in tests/*/ clients/python/tests/; do MYPYPATH=tests:$$room:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
+	@for room in tests/*/ clients/python/tests/; do MYPYPATH=tests:$$room:loadtest:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
@@ -44,6 +45,16 @@ check: $(READY)
 
 unit: $(READY)
 	@$(BIN)/python -m pytest -q
+
+$(LOADTEST_READY): $(READY) requirements/loadtest.txt
+	@$(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/loadtest.txt
+	@touch $@
+
+loadtest: $(LOADTEST_READY)  ## Load an instance with the demo's snapshot: a table in five minutes, reports in loadtest-report
+	@$(BIN)/python loadtest/load.py --seconds 8 --step-seconds 3
+
+loadtest-smoke: $(LOADTEST_READY)
+	@$(BIN)/python loadtest/load.py --seconds 2 --rate 50 --search zipf --step-seconds 0.5 --out $(VENV)/loadtest-smoke
 
 stubs: $(READY)  ## Generate the stubs after a change of proto/
 	@$(BIN)/python scripts/generate.py

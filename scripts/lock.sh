@@ -11,3 +11,4 @@ compile() {
 compile --extra dev --extra otel --extra plots requirements/build.in pyproject.toml -o requirements/dev.txt
 compile --constraint requirements/dev.txt requirements/build.in -o requirements/build.txt
 compile --constraint requirements/dev.txt --extra otel requirements/build.in pyproject.toml -o requirements/runtime.txt
+compile --constraint requirements/dev.txt --extra loadtest pyproject.toml -o requirements/loadtest.txt
