@@ -66,7 +66,14 @@ def generate(name: str, folder: Path) -> None:
     target = TARGETS[name]
     buf = Path(sys.executable).parent / "buf"
     (folder / target.code).mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [buf, "generate", "--template", f"clients/{name}/buf.gen.yaml", "-o", folder / target.code]
+    command: list[str | Path] = [
+        buf,
+        "generate",
+        "--template",
+        f"clients/{name}/buf.gen.yaml",
+        "-o",
+        folder / target.code,
+    ]
     for source in sources(target)[1:]:
         command += ["--path", source.relative_to(ROOT)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
