@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+from collections.abc import Sequence
 from importlib import resources
 
 SERVICE_CONFIG = (resources.files("annserve_client") / "service_config.json").read_text()
@@ -35,6 +37,24 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+
+
+def target_of(target: str | Sequence[str]) -> str:
+    """Return ``target`` in gRPC's naming: as it is, or the addresses of several servers that calls are balanced over.
+
+    Raises:
+        ValueError: there are no addresses, or not all are ``IP:port`` of one IP version.
+    """
+    if isinstance(target, str):
+        return target
+    try:
+        (version,) = {ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).version for address in target}
+    except ValueError:
+        raise ValueError(
+            f"target must be one name, or a list of IP:port of one IP version, got {list(target)}; "
+            "names of several servers are resolved by dns:///name:port"
+        ) from None
+    return f"ipv{version}:{','.join(target)}"
 
 
 def key_metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:
