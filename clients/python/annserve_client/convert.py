@@ -121,7 +121,7 @@ def batch_message_of(requests: Iterable[Request]) -> service_messages.BatchRecom
 def batches_of(
     requests: Iterable[Request], rows_max: int
 ) -> Iterator[tuple[list[Request], service_messages.BatchRecommendRequest]]:
-    """Give ``requests`` in batches that a server takes: of at most ``rows_max``, within its bounds of page sizes and bytes.
+    """Give ``requests`` in batches of at most ``rows_max``, within the server's bounds of page sizes and bytes.
 
     Raises:
         ValueError: ``rows_max`` is not 1 to 100.

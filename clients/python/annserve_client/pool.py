@@ -1,8 +1,8 @@
 """Several connections to one target, and which of them a call takes.
 
-A worker that has stopped keeps its connections open and answers nothing, so each connection is judged by how calls on it
-fare: the one with the fewest calls under way is taken next, and one that let a call down is left alone for a while, twice
-as long each time in a row. One call after that shows whether it is well again.
+A worker that has stopped keeps its connections open and answers nothing, so each connection is judged by how calls on
+it fare: the one with the fewest calls under way is taken next, and one that let a call down is left alone for a while,
+twice as long each time in a row. One call after that shows whether it is well again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Pool(Generic[Channel]):
         self._turn = 0
 
     def take(self, besides: Connection[Channel] | None = None) -> Connection[Channel]:
-        """Return the connection that the next call goes to, one other than ``besides``; `give_back` it after the call."""
+        """Return the connection for the next call, one other than ``besides``; `give_back` it after the call."""
         with self._lock:
             now, count = self._clock(), len(self.connections)
             self._turn = (self._turn + 1) % count
