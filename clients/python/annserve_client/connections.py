@@ -9,7 +9,7 @@ import grpc
 
 from annserve_client._gen import recommendation_service_pb2
 from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
-from annserve_client.channel import CHANNEL_OPTIONS, target_of
+from annserve_client.channel import channel_options, target_of
 from annserve_client.pool import Channel, Connection, Pool
 
 _METHODS = recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"].methods_by_name
@@ -17,7 +17,7 @@ _METHODS = recommendation_service_pb2.DESCRIPTOR.services_by_name["Recommendatio
 
 def connect(target: str | Sequence[str], count: int, credentials: grpc.ChannelCredentials | None) -> Pool[grpc.Channel]:
     """Return ``count`` channels to ``target``, at least 1, for blocking calls; each connects with its first."""
-    name, options = _checked(target, count), CHANNEL_OPTIONS
+    name, options = _checked(target, count), channel_options(count)
     if credentials is None:
         channels = [grpc.insecure_channel(name, options) for _ in range(count)]
     else:
@@ -29,7 +29,7 @@ def connect_async(
     target: str | Sequence[str], count: int, credentials: grpc.ChannelCredentials | None
 ) -> Pool[grpc.aio.Channel]:
     """As `connect`, for the event loop that runs."""
-    name, options = _checked(target, count), CHANNEL_OPTIONS
+    name, options = _checked(target, count), channel_options(count)
     if credentials is None:
         channels = [grpc.aio.insecure_channel(name, options) for _ in range(count)]
     else:

@@ -25,7 +25,7 @@ Begin = Callable[[Connection[Any], float], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedging:
-    """When a call is sent a second time, on another connection: the first answer counts, the other call is cancelled."""
+    """When a call goes out a second time, on another connection. The first answer counts, the other is cancelled."""
 
     after_seconds: float
     """How long the first attempt is waited for: what 95 of 100 calls need is a good choice."""
