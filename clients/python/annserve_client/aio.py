@@ -156,6 +156,11 @@ class AsyncClient:
         finally:
             self._pool.give_back(connection, lapsed=lapsed(code))
 
+    @property
+    def hedge_count(self) -> int:
+        """How many second attempts there were so far; 0 where calls are not hedged."""
+        return 0 if self._hedger is None else self._hedger.hedge_count
+
     async def close(self) -> None:
         """Close the connections; calls under way fail."""
         for connection in self._pool.connections:

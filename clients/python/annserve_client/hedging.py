@@ -28,9 +28,10 @@ class Hedging:
     """When a call goes out a second time, on another connection. The first answer counts, the other is cancelled."""
 
     after_seconds: float
-    """How long the first attempt is waited for: what 95 of 100 calls need is a good choice."""
+    """How long the first attempt is waited for: what 99 of 100 calls need is a good choice."""
     budget: float = 0.05
-    """How many second attempts there may be for each call, on average: above 0, at most 1. Up to 10 may be saved up."""
+    """How many second attempts there may be for each call, on average: above 0, at most 1. 10 may be saved up, and are
+    there to begin with; a call for which there is none left waits for one."""
 
     def __post_init__(self) -> None:
         if not self.after_seconds > 0:
@@ -52,7 +53,7 @@ class Hedger:
         self._hedging = hedging
         self._pool = pool
         self._lock = threading.Lock()
-        self._tokens = 1.0
+        self._tokens = SAVED_MAX
         self.hedge_count = 0
 
     def call(self, begin: Begin, timeout_seconds: float) -> Any:
@@ -68,12 +69,12 @@ class Hedger:
         self._earn()
         try:
             self._start(attempts, begin, until, ended.put)
-            try:
-                best = ended.get(timeout=self._hedging.after_seconds)
-            except queue.Empty:
-                if self._may_hedge():
-                    self._start(attempts, begin, until, ended.put)
-                best = ended.get()
+            while best is None:
+                try:
+                    best = ended.get(timeout=self._patience(attempts))
+                except queue.Empty:
+                    if self._may_hedge():
+                        self._start(attempts, begin, until, ended.put)
             code = best.code()
             if code is not grpc.StatusCode.OK and len(attempts) == 2:
                 best = ended.get()
@@ -91,12 +92,12 @@ class Hedger:
         self._earn()
         try:
             self._start(attempts, begin, until, ended.put_nowait)
-            try:
-                best = await asyncio.wait_for(ended.get(), self._hedging.after_seconds)
-            except TimeoutError:
-                if self._may_hedge():
-                    self._start(attempts, begin, until, ended.put_nowait)
-                best = await ended.get()
+            while best is None:
+                try:
+                    best = await asyncio.wait_for(ended.get(), self._patience(attempts))
+                except TimeoutError:
+                    if self._may_hedge():
+                        self._start(attempts, begin, until, ended.put_nowait)
             code = await best.code()
             if code is not grpc.StatusCode.OK and len(attempts) == 2:
                 best = await ended.get()
@@ -104,6 +105,10 @@ class Hedger:
             return await best
         finally:
             self._settle(attempts, best, code)
+
+    def _patience(self, attempts: list[_Attempt]) -> float | None:
+        """Return how many seconds to wait before a second attempt, or before there may be budget for it."""
+        return self._hedging.after_seconds if len(attempts) == 1 else None
 
     def _start(self, attempts: list[_Attempt], begin: Begin, until: float, ended: Callable[[Any], None]) -> None:
         attempt = _Attempt(self._pool.take(besides=attempts[0].connection if attempts else None))
