@@ -41,13 +41,15 @@ check: $(READY)
 	@$(BIN)/buf breaking --against proto/released.binpb
 	@$(BIN)/python scripts/generate.py --check
 	@$(BIN)/python scripts/clients.py --check
-	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs and clients current"
+	@$(BIN)/python scripts/reference.py --check
+	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs, clients and reference current"
 
 unit: $(READY)
 	@$(BIN)/python -m pytest -q
 
-stubs: $(READY)  ## Generate the stubs after a change of proto/
+stubs: $(READY)  ## Generate the stubs and the API reference after a change of proto/
 	@$(BIN)/python scripts/generate.py
+	@$(BIN)/python scripts/reference.py
 
 clients: $(READY)  ## Generate the TypeScript, Go and Java clients' part of proto/; installs their toolchains (Debian, root)
 	@sh scripts/client_toolchains.sh

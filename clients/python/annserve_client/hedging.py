@@ -111,7 +111,7 @@ class Hedger:
         return self._hedging.after_seconds if len(attempts) == 1 else None
 
     def _start(self, attempts: list[_Attempt], begin: Begin, until: float, ended: Callable[[Any], None]) -> None:
-        attempt = _Attempt(self._pool.take(besides=attempts[0].connection if attempts else None))
+        attempt = _Attempt(self._pool.take_another(attempts[0].connection) if attempts else self._pool.take())
         attempts.append(attempt)
         attempt.call = begin(attempt.connection, max(until - time.monotonic(), 0.0))
         attempt.call.add_done_callback(ended)

@@ -40,6 +40,8 @@ class Connection(Generic[Channel]):
     lapse_count: int = 0
     """How many calls it let down in a row."""
     avoided_until: float = 0.0
+    answered_at: float = 0.0
+    """When it last gave an answer."""
 
 
 class Pool(Generic[Channel]):
@@ -51,18 +53,19 @@ class Pool(Generic[Channel]):
         self._lock = threading.Lock()
         self._turn = 0
 
-    def take(self, besides: Connection[Channel] | None = None) -> Connection[Channel]:
-        """Return the connection for the next call, one other than ``besides``; `give_back` it after the call."""
+    def take(self) -> Connection[Channel]:
+        """Return the connection for the next call; `give_back` it after the call."""
         with self._lock:
             now, count = self._clock(), len(self.connections)
             self._turn = (self._turn + 1) % count
             # Equals take turns.
             order = [self.connections[(self._turn + step) % count] for step in range(count)]
-            taken = min(
-                (one for one in order if one is not besides), key=lambda one: (one.avoided_until > now, one.call_count)
-            )
-            taken.call_count += 1
-            return taken
+            return _taken(min(order, key=lambda one: (one.avoided_until > now, one.call_count)))
+
+    def take_another(self, first: Connection[Channel]) -> Connection[Channel]:
+        """Return the connection for a second attempt beside ``first``: the one that was well most lately."""
+        with self._lock:
+            return _taken(max((one for one in self.connections if one is not first), key=lambda one: one.answered_at))
 
     def give_back(self, connection: Connection[Channel], *, lapsed: bool | None) -> None:
         """Take note that a call is over.
@@ -80,3 +83,9 @@ class Pool(Generic[Channel]):
                 connection.avoided_until = self._clock() + seconds
             elif lapsed is not None:
                 connection.lapse_count, connection.avoided_until = 0, 0.0
+                connection.answered_at = self._clock()
+
+
+def _taken(connection: Connection[Channel]) -> Connection[Channel]:
+    connection.call_count += 1
+    return connection

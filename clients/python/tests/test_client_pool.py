@@ -50,12 +50,16 @@ def test_connection_with_the_fewest_calls_under_way_is_taken(pool_of: PoolOf) ->
     assert pool.take() is held[1]
 
 
-def test_second_attempt_goes_elsewhere_even_where_it_is_busier(pool_of: PoolOf) -> None:
-    pool = pool_of(2)
-    first, second = pool.take(), pool.take()
-    pool.give_back(first, lapsed=None)
+def test_second_attempt_goes_where_an_answer_came_from_last(pool_of: PoolOf, clock: Clock) -> None:
+    pool = pool_of(3)
+    connections = [pool.take() for _ in range(3)]
+    for connection in connections:
+        clock.now += 1.0
+        pool.give_back(connection, lapsed=False)
 
-    assert pool.take(besides=first) is second
+    assert pool.take_another(connections[2]) is connections[1]
+    assert pool.take_another(connections[0]) is connections[2]
+    assert [connection.call_count for connection in connections] == [0, 1, 1]
 
 
 def test_connection_that_let_calls_down_is_left_alone_for_twice_as_long_each_time(
