@@ -2,7 +2,7 @@
 
 A worker that has stopped keeps its connections open and answers nothing, so each connection is judged by how calls on
 it fare: the one with the fewest calls under way is taken next, and one that let a call down is left alone for a while,
-twice as long each time in a row. One call after that shows whether it is well again.
+three times as long each time in a row. One call after that shows whether it is well again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-AVOID_SECONDS = 0.1
+AVOID_SECONDS = 0.25
 AVOID_SECONDS_MAX = 10.0
+AVOID_FACTOR = 3.0
 
 Channel = TypeVar("Channel")
 
@@ -78,7 +79,7 @@ class Pool(Generic[Channel]):
         with self._lock:
             connection.call_count -= 1
             if lapsed:
-                seconds = min(AVOID_SECONDS * 2.0**connection.lapse_count, AVOID_SECONDS_MAX)
+                seconds = min(AVOID_SECONDS * AVOID_FACTOR**connection.lapse_count, AVOID_SECONDS_MAX)
                 connection.lapse_count += 1
                 connection.avoided_until = self._clock() + seconds
             elif lapsed is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from annserve_client.pool import AVOID_SECONDS, AVOID_SECONDS_MAX, Connection, Pool
+from annserve_client.pool import AVOID_FACTOR, AVOID_SECONDS, AVOID_SECONDS_MAX, Connection, Pool
 
 
 class Clock:
@@ -62,9 +62,7 @@ def test_second_attempt_goes_where_an_answer_came_from_last(pool_of: PoolOf, clo
     assert [connection.call_count for connection in connections] == [0, 1, 1]
 
 
-def test_connection_that_let_calls_down_is_left_alone_for_twice_as_long_each_time(
-    pool_of: PoolOf, clock: Clock
-) -> None:
+def test_connection_that_let_calls_down_is_left_alone_for_longer_each_time(pool_of: PoolOf, clock: Clock) -> None:
     pool = pool_of(2)
     bad, good = pool.connections
     waits = []
@@ -76,7 +74,7 @@ def test_connection_that_let_calls_down_is_left_alone_for_twice_as_long_each_tim
         waits.append(clock.now - begun)
         pool.give_back(bad, lapsed=True)
 
-    expected = [0.0, *(min(AVOID_SECONDS * 2.0**number, AVOID_SECONDS_MAX) for number in range(9))]
+    expected = [0.0, *(min(AVOID_SECONDS * AVOID_FACTOR**number, AVOID_SECONDS_MAX) for number in range(9))]
     assert waits == pytest.approx(expected, abs=AVOID_SECONDS / 3)
     assert good.call_count == bad.call_count == 0
 
