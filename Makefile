@@ -64,3 +64,4 @@ lock: $(READY)  ## Pin the newest allowed versions of every package, with hashes
 
 clean:  ## Remove .venv and everything built; snapshots stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@cd clients/typescript && rm -rf node_modules dist build

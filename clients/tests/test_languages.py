@@ -34,6 +34,7 @@ GRPC_JARS = [
     *("geronimo-annotation-1.3-spec", "gson", "guava", "jsr305", "opencensus-api", "perfmark-api", "perfmark-impl"),
     "protobuf",
 ]
+RELEASE = ["--release", "11"]
 TEST_JARS = ["junit4", "hamcrest-all"]
 
 
@@ -110,11 +111,11 @@ def built_java(scratch: Path) -> Built:
     jars = ":".join(str(JARS / f"{name}.jar") for name in GRPC_JARS)
     test_jars = ":".join(str(JARS / f"{name}.jar") for name in TEST_JARS)
     sources = [*rpc.rglob("*.java"), *java.glob("src/generated/**/*.java"), *java.glob("src/main/**/*.java")]
-    run(["javac", "-nowarn", "-d", main, "-cp", jars, *sources], scratch)
+    run(["javac", *RELEASE, "-nowarn", "-d", main, "-cp", jars, *sources], scratch)
     path = f"{main}:{java / 'src' / 'generated' / 'resources'}:{jars}"
     test_path = f"{tests}:{path}:{test_jars}"
     test_sources = sorted(java.glob("src/test/**/*.java"))
-    run(["javac", "-Xlint:all", "-Werror", "-d", tests, "-cp", test_path, *test_sources], scratch)
+    run(["javac", *RELEASE, "-Xlint:all", "-Werror", "-d", tests, "-cp", test_path, *test_sources], scratch)
     names = [f"annserve.client.{source.stem}" for source in test_sources]
 
     def example(text: str) -> Sequence[str]:
