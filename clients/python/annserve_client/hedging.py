@@ -124,9 +124,10 @@ class Hedger:
                 continue
             if attempt.call is not None:
                 attempt.call.cancel()
-            # The second attempt began late: that it lost says nothing.
+            # Of the second attempt, which began late, it says nothing that the first was better after all.
             is_overtaken = attempt is attempts[0] and code is grpc.StatusCode.OK
-            self._pool.give_back(attempt.connection, lapsed=True if is_overtaken else None)
+            is_late = is_overtaken or code is grpc.StatusCode.DEADLINE_EXCEEDED
+            self._pool.give_back(attempt.connection, lapsed=True if is_late else None)
 
     def _earn(self) -> None:
         with self._lock:

@@ -122,6 +122,17 @@ async def test_second_attempts_stay_within_their_budget(ask: Ask) -> None:
     assert hedge_count == 10
 
 
+async def test_connections_that_both_ran_out_of_time_are_both_left_alone() -> None:
+    script = Peers(similar_response(), silent=2)
+    with serving(script) as target, Client(target, connection_count=3, hedging=SOON, timeout_seconds=0.2) as client:
+        with pytest.raises(DeadlineError):
+            client.similar(SEED)
+        script.ended.set()
+
+        assert sorted(connection.lapse_count for connection in client._pool.connections) == [0, 1, 1]
+        assert [connection.call_count for connection in client._pool.connections] == [0, 0, 0]
+
+
 async def test_quick_call_is_made_once(ask: Ask) -> None:
     script = Peers(similar_response())
     with serving(script) as target:
