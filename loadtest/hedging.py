@@ -28,6 +28,7 @@ from hedging_trial import calls_beside_a_stopped_worker
 from instances import instance
 
 from annserve.cli.output import print_json, print_rows, say
+from annserve_client import Hedging
 
 WORKERS = 4
 RATIO_MIN = 5.0
@@ -38,6 +39,7 @@ def main() -> None:
     """Make calls beside a stopped worker, not hedged and hedged in turns, and print how they fared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=200.0, help="calls a second")
+    parser.add_argument("--after-ms", type=float, default=20.0, help="when a call is hedged: well above what most take")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long the worker is stopped each time")
     parser.add_argument("--rounds", type=int, default=3, help="how often both are measured")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -53,7 +55,10 @@ def main() -> None:
                     say(f"round {number + 1} of {arguments.rounds}, {'hedged' if is_hedged else 'not hedged'}")
                     outcome = asyncio.run(
                         calls_beside_a_stopped_worker(
-                            running, is_hedged=is_hedged, rate=arguments.rate, seconds=arguments.seconds
+                            running,
+                            Hedging(after_seconds=arguments.after_ms / 1e3) if is_hedged else None,
+                            rate=arguments.rate,
+                            seconds=arguments.seconds,
                         )
                     )
                     rows.append({"hedged": is_hedged, **asdict(outcome), "extra": round(outcome.extra_share, 4)})

@@ -21,8 +21,6 @@ from annserve_client.admin import AdminClient
 
 CONNECTION_COUNT = 8
 WARM_CALLS = 100
-AFTER_SECONDS = 0.02
-"""Well above what nearly all calls take."""
 ITEM_COUNT = 3_000
 
 
@@ -44,14 +42,14 @@ class Outcome:
 
 
 async def calls_beside_a_stopped_worker(
-    running: Instance, *, is_hedged: bool, rate: float, seconds: float, timeout_seconds: float | None = None
+    running: Instance, hedging: Hedging | None, *, rate: float, seconds: float, timeout_seconds: float | None = None
 ) -> Outcome:
     """Return how calls fare at ``rate`` a second, open loop, for ``seconds`` in which one worker is stopped."""
     async with AsyncClient(
         running.address,
         connection_count=CONNECTION_COUNT,
         timeout_seconds=timeout_seconds,
-        hedging=Hedging(after_seconds=AFTER_SECONDS) if is_hedged else None,
+        hedging=hedging,
     ) as client:
         # Every connection is made before the worker stops.
         await _paced(client, WARM_CALLS, rate)
