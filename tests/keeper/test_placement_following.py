@@ -18,6 +18,7 @@ from keep_placements import SCHEMA
 from annserve.cache.bitmaps import BitmapCache
 from annserve.domain.errors import InputError
 from annserve.domain.query import Mode
+from annserve.keeper.frames import Header
 from annserve.keeper.hub import KeeperHub
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.placement_codec import TOPIC
@@ -223,19 +224,18 @@ async def test_folder_that_goes_away_leaves_what_was_there(folder: Path, short: 
         await until(lambda: not follower.report.problems)
 
 
-async def test_last_of_many_changes_is_what_remains(folder: Path, short: Path) -> None:
+async def test_last_of_many_changes_is_what_remains(folder: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     news = PlacementNewsReader(SCHEMA)
     rows = Rows.numbered(1)
     hub = KeeperHub(None, lambda _: rows)
-    told = []
-    hub.broadcast = lambda _topic, header, payload=b"", _snapshot_id=None: told.append((header, payload))  # type: ignore[method-assign]
+    told: list[tuple[Header, bytes]] = []
+    monkeypatch.setattr(hub, "broadcast", lambda _topic, header, payload: told.append((header, payload)))
     follower = PlacementFollower(PlacementFolder(folder), SCHEMA, hub, short / "kept")
     for limit in range(1, 20):
         write(folder, "home", f"mode: similar\nlimit: {limit}")
         await follower.reload()
     for header, payload in told:
         news.hear(header, payload)
-    await news.wait()
     await until(lambda: news.current.version == follower.report.placements.version)
 
     assert len(told) == 19

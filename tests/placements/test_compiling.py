@@ -214,6 +214,11 @@ def test_forced_variant_that_there_is_not_is_the_callers_mistake(content: str) -
             "3:26: boosts[0].wight",
             "did you mean 'weight'?",
         ),
+        (
+            "mode: similar\nboosts: [{when: similarity(user, item) > 0, weight: 2}]",
+            "2:34: boosts[0].item) > 0",
+            "a comma ends a value",
+        ),
         ("mode: similar\ncaps: [{field: brand, at_most: 1}]", "2:16: caps[0].field", "is not declared; the fields are"),
         ("mode: similar\npins: [{rank: 1, item: ''}]", "2:24: pins[0].item", "must not be empty"),
         (
