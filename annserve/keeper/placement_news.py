@@ -14,8 +14,10 @@ from annserve.placements.loading import compiled_set
 from annserve.placements.problems import PlacementsRefusedError
 from annserve.placements.recipe import PlacementSet
 
-WAIT_SECONDS = 5.0
-"""How long a server waits, before it answers, to learn of its placements."""
+WAIT_SECONDS = 10.0
+"""How long a server waits, before it answers, to be told of its placements."""
+COMPILE_SECONDS = 60.0
+"""How long it waits for them to be compiled: a thousand take some seconds."""
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class PlacementNewsReader:
         self._latest: Sequence[PlacementText] | None = None
         """What was told last and is not compiled yet."""
         self._work: asyncio.Task[None] | None = None
-        self._known = asyncio.Event()
+        self._told, self._known = asyncio.Event(), asyncio.Event()
 
     @property
     def current(self) -> PlacementSet:
@@ -40,13 +42,16 @@ class PlacementNewsReader:
     def hear(self, header: Header, payload: bytes) -> None:
         """Take what the keeper broadcasts of `placement_codec.TOPIC`."""
         self._latest = decode_texts(header, payload)
+        self._told.set()
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._compile())
 
     async def wait(self) -> None:
-        """Return when they are known, or after `WAIT_SECONDS`."""
+        """Return when they are known, or after `WAIT_SECONDS` when nothing is told of them."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
+                await self._told.wait()
+            async with asyncio.timeout(COMPILE_SECONDS):
                 await self._known.wait()
         except TimeoutError:
             _logger.warning("nothing is known of placements yet: serving without them")
@@ -59,6 +64,9 @@ class PlacementNewsReader:
                 placements = await asyncio.to_thread(compiled_set, texts, self._schema, self._current)
             except PlacementsRefusedError as error:
                 _logger.error("placements of the keeper cannot be used here:\n%s", error)
+                continue
+            except Exception:
+                _logger.exception("compiling placements failed")
                 continue
             # What came meanwhile is newer.
             if self._latest is None:

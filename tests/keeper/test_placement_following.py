@@ -109,7 +109,7 @@ async def test_workers_in_other_processes_see_each_change_within_a_second_and_as
     socket = short / "keeper.sock"
     seconds = []
     async with keeper(folder, socket), worker(socket) as one, worker(socket) as other:
-        await asyncio.gather(one.wait(), other.wait())
+        await until(lambda: one.current.placements and other.current.placements)
         assert set(one.current.placements) == {"home", "cart"}
         assert one.current.version == other.current.version
         for round_ in range(5):
@@ -162,12 +162,12 @@ async def test_bad_set_leaves_what_was_there_and_says_why_until_it_is_mended(fol
 async def test_keeper_that_begins_while_files_are_bad_knows_what_was_used_before(folder: Path, short: Path) -> None:
     socket = short / "keeper.sock"
     async with keeper(folder, socket), worker(socket) as news:
-        await news.wait()
+        await until(lambda: news.current.placements)
         version = news.current.version
     write(folder, "home", "mode: nonsense")
 
     async with keeper(folder, socket), worker(socket) as news:
-        await news.wait()
+        await until(lambda: news.current.placements)
         assert news.current.version == version
         assert set(news.current.placements) == {"home", "cart"}
 
@@ -179,7 +179,7 @@ async def test_worker_keeps_its_placements_while_the_keeper_is_away(folder: Path
     socket = short / "keeper.sock"
     async with worker(socket) as news:
         async with keeper(folder, socket) as process:
-            await news.wait()
+            await until(lambda: news.current.placements)
             process.kill()
             await process.wait()
         write(folder, "cart", "mode: similar\nlimit: 99")
