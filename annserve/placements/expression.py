@@ -15,8 +15,8 @@ from typing import Any, Final
 from cel_expr_python import cel
 
 from annserve.domain.filter import FieldType
+from annserve.placements.expression_parser import METHODS, parse_expression
 from annserve.placements.expression_tree import (
-    METHODS,
     Call,
     Constant,
     ExpressionError,
@@ -26,7 +26,6 @@ from annserve.placements.expression_tree import (
     Node,
     milliseconds,
     nodes_of,
-    parse_expression,
 )
 from annserve.placements.recipe import ExpressionValue
 from annserve.placements.variables import Scope, Variable, Variables

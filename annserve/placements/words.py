@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from annserve.placements.compiling import CompiledPlacement
+from annserve.placements.placement import CompiledPlacement
 from annserve.placements.recipe import Fallback, FallbackKind, OnUnavailable, Recipe, WeightRule
 
 ALL_VARIANTS = ""
