@@ -60,8 +60,10 @@ NO_EXCLUSIONS = Exclusions()
 class Ranker(Protocol):
     """Finds the rows that answer a question; the recommenders with and without a catalogue do."""
 
-    candidates: CandidateReader | None
-    """What the catalogue says of candidates; None without one."""
+    @property
+    def candidates(self) -> CandidateReader | None:
+        """What the catalogue says of candidates; None without one."""
+        ...
 
     async def rank(
         self, query: Query, deadline: Deadline = NO_DEADLINE, exclusions: Exclusions = NO_EXCLUSIONS
