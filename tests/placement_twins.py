@@ -23,8 +23,13 @@ class TwinExpression:
 
     def evaluate(self, values: Mapping[str, object]) -> ExpressionValue | None:
         self.evaluated_count += 1
-        found = [values.get(name) for name in self._order]
+        found = [_plain(values.get(name)) for name in self._order]
         return None if None in found else self._work(*found)
+
+
+def _plain(value: object) -> object:
+    """Return a field's value, which metadata has as a tuple."""
+    return next(iter(value), None) if isinstance(value, tuple) else value
 
 
 @dataclass(kw_only=True)
