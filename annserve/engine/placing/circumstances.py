@@ -16,14 +16,15 @@ from annserve.domain.errors import FieldViolation, InvalidArgumentError
 from annserve.domain.query import ContextValue
 from annserve.engine.query_vectors import QueryVectors
 from annserve.placements.recipe import Expression, Number, Placement, PolicyRow, Recipe
-
-HOUR: Final = "request.hour"
-WEEKDAY: Final = "request.weekday"
-USER_KNOWN: Final = "request.user_known"
-CONTEXT_KNOWN: Final = "request.context_known"
-CONTEXT_PREFIX: Final = "context."
-USER_CONTEXT: Final = "similarity(user, context)"
-WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+from annserve.placements.variables import (
+    CONTEXT_KNOWN,
+    CONTEXT_PREFIX,
+    HOUR,
+    USER_CONTEXT,
+    USER_KNOWN,
+    WEEKDAY,
+    WEEKDAYS,
+)
 
 _TYPES: Final[Mapping[str, type]] = {"string": str, "double": float, "bool": bool, "timestamp": datetime}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from annserve.domain.filter import Filter
-from annserve.engine.placing.circumstances import CONTEXT_KNOWN, USER_CONTEXT, USER_KNOWN
 from annserve.placements.recipe import Expression, FallbackKind, Recipe
+from annserve.placements.variables import CONTEXT_KNOWN, USER_CONTEXT, USER_KNOWN
 
 _RECIPES_KEPT = 1_024
 

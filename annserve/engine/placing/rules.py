@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -17,11 +16,7 @@ from annserve.engine.placing.circumstances import Circumstances
 from annserve.engine.ranking import Ranking
 from annserve.engine.unit_vectors import cosines
 from annserve.placements.recipe import Expression, Recipe, WeightRule
-
-ITEM_PREFIX: Final = "item."
-SCORE: Final = "score"
-USER_ITEM: Final = "similarity(user, item)"
-CONTEXT_ITEM: Final = "similarity(context, item)"
+from annserve.placements.variables import CONTEXT_ITEM, ITEM_PREFIX, SCORE, USER_ITEM
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
