@@ -27,6 +27,8 @@ class Page:
         self._is_free = bytearray(b"\1") * self._count
         self._sleeping: defaultdict[int, list[int]] = defaultdict(list)
         """Whom caps denied a place, by the place at which they are asked again: no longer free until then."""
+        self._denied: list[tuple[str, int]] = []
+        """Whom which cap denied the place being filled."""
         self.placed: list[int] = []
         self.pinned: list[int] = []
         """Places, as `explored`."""
@@ -67,9 +69,7 @@ class Page:
                 return fresh
         best = self._best(place, self._by_preference())
         if best is not None and self._variety is not None and self._account is not None:
-            better = compress(range(best), self._is_free)
-            allowed = (one for one in better if self._denial(one, place)[0] is None)
-            self._account.passed(DIVERSITY, best, allowed)
+            self._account.passed(DIVERSITY, best, compress(range(best), self._is_free))
         return best
 
     def _by_preference(self) -> Iterator[int]:
@@ -86,15 +86,15 @@ class Page:
 
     def _best(self, place: int, preferred: Iterable[int]) -> int | None:
         """Return the first of those preferred whom caps allow at ``place``; let sleep whom they deny it."""
-        denied: list[tuple[str, int]] = []
         for candidate in preferred:
             cap, opening = self._denial(candidate, place)
             if cap is None:
                 if self._account is not None:
-                    for rule, other in denied:
+                    for rule, other in self._denied:
                         self._account.passed(rule, candidate, (other,))
+                self._denied.clear()
                 return candidate
-            denied.append((cap.name, candidate))
+            self._denied.append((cap.name, candidate))
             self._is_free[candidate] = False
             self._sleeping[opening].append(candidate)
         return None
@@ -125,5 +125,6 @@ class Page:
         """Take a pin back. Caps may have denied others a place on its account, so all are asked again."""
         self._wake((candidate, *chain(*self._sleeping.values())))
         self._sleeping.clear()
+        self._denied.clear()
         for cap in self._caps:
             cap.remove(candidate, place)
