@@ -67,11 +67,11 @@ class CandidateReader:
         bound, found = self._bound(max_staleness_seconds), list[Flags | None]()
         unknown: list[int] = []
         for position, filter_ in enumerate(filters):
-            resolved = self._filters.resolve(filter_, bound, use)
-            found.append(None if resolved.missing else _flags(rows, resolved.certain))
-            if resolved.missing:
+            bitmap = self._filters.passing(filter_, bound, use)
+            found.append(None if bitmap is None else _flags(rows, bitmap))
+            if bitmap is None:
                 unknown.append(position)
-                for leaf in resolved.missing:
+                for leaf in self._filters.missing(filter_, bound):
                     # For those who come later: nobody waits for it here.
                     self._builder.build(leaf, time.monotonic() - bound).add_done_callback(_retrieve)
         if unknown:

@@ -50,8 +50,8 @@ class Chain:
             recent_items = await self._recent_items(deadline)
             if not recent_items:
                 return
-        depth = max(recipe.candidates, page.missing_count) if self.method.orders_anew else page.missing_count
-        ranking = await self._rank(replace(self.options, k=depth), recent_items, page, deadline)
+        options = self.options if self.method.orders_anew else replace(self.options, k=page.missing_count)
+        ranking = await self._rank(options, recent_items, page, deadline)
         if step.kind is FallbackKind.RECENT_ITEMS and ranking.source is not Source.FOLD_IN:
             return
         if not self.method.orders_anew:
@@ -60,7 +60,7 @@ class Chain:
         join_above(ranking, page)
         staleness = self.options.max_staleness_seconds
         reader, use = self.ranker.candidates, CatalogUse()
-        rules = await ruled(recipe, ranking, self.circumstances, reader, staleness, deadline, use)
+        rules = await ruled(self.method, ranking, self.circumstances, reader, staleness, deadline, use)
         found = ordered_below(page, ranking, recipe, rules, explain=explain)
         page.add(found.rows, found.scores, found.sources, number, found.effects)
 

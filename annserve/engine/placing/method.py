@@ -26,7 +26,7 @@ class Method:
     field_names: tuple[str, ...]
     """The fields of candidates that caps count and mixed rules read."""
     orders_anew: bool
-    """Whether rules may put candidates in another order, pins aside."""
+    """Whether rules may put candidates in another order."""
     fallback_placements: tuple[str, ...]
 
 
@@ -54,7 +54,12 @@ def _method_of(recipe: Recipe) -> Method:
         item_filters=tuple(rule.items for rule in recipe.weights if rule.items is not None),
         field_names=tuple(sorted(fields | {cap.field.name for cap in recipe.caps})),
         orders_anew=bool(
-            recipe.weights or recipe.diversity or recipe.caps or recipe.rotation or recipe.exploration_share
+            recipe.weights
+            or recipe.diversity
+            or recipe.caps
+            or recipe.pins
+            or recipe.rotation
+            or recipe.exploration_share
         ),
         fallback_placements=tuple(step.placement for step in recipe.fallbacks if step.kind is FallbackKind.PLACEMENT),
     )

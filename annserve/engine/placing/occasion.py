@@ -21,8 +21,10 @@ class Occasion:
     placed: Placed
     placement: Placement
     method: Method
+    size: int
+    """How many items to show."""
     options: Options
-    """How it is asked; ``k`` is how many items to show."""
+    """How it is asked, and for how many candidates."""
 
     @property
     def recipe(self) -> Recipe:
@@ -68,10 +70,13 @@ class Occasions:
         unit = placed.experiment_unit or query.user_id
         forced = placed.forced_variants.get(placement.experiment) if placed.forced_variants else None
         recipe = placement.recipe(unit, forced)
+        method = self._methods.of(recipe)
+        size = recipe.limit if placed.page_size is None else placed.page_size
         return Occasion(
             query=query,
             placed=placed,
             placement=placement,
-            method=self._methods.of(recipe),
-            options=options_of(recipe, query, placed),
+            method=method,
+            size=size,
+            options=options_of(recipe, query, placed, max(recipe.candidates, size) if method.orders_anew else size),
         )

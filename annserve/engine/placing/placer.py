@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from annserve.domain.arrays import Rows
+from annserve.domain.arrays import Rows, Scores
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import CatalogUnavailableError, DeadlineExceededError, FoldInUnavailableError
 from annserve.domain.events import ShownReader
@@ -82,7 +82,7 @@ class Placer:
             suppressed_reason=NOTHING_HOLDS if row is None else row.suppressed,
             similarity=circumstances.similarity,
             vectors=vectors,
-            page=Page(occasion.options.k, taken_rows),
+            page=Page(occasion.size, taken_rows),
             stages=list(stopwatch.laps),
         )
         if row is None or row.mode is None:
@@ -105,19 +105,16 @@ class Placer:
         follows_chain: bool,
     ) -> None:
         """Fill the page by what ``question`` finds, under the recipe's rules."""
-        occasion, recipe, k = shown.occasion, shown.occasion.recipe, shown.occasion.options.k
+        occasion, recipe, k = shown.occasion, shown.occasion.recipe, shown.occasion.size
         items = self._fresh.items
         pins = [
             (pin, row)
             for pin in recipe.pins
             if (row := items.row(pin.item_id)) is not None and circumstances.hold(pin.when)
         ]
-        orders_anew = occasion.method.orders_anew or bool(pins)
         exclusions = NO_EXCLUSIONS
         if recipe.history_exclusions or taken_rows.size:
             exclusions = Exclusions(of_history=recipe.history_exclusions, rows=taken_rows)
-        if orders_anew:
-            question = replace(question, options=replace(question.options, k=max(recipe.candidates, k)))
         ranking = await self._ranked(shown, question, exclusions, deadline, has_chain=follows_chain)
         if ranking is None:
             known = items.rows((*question.item_ids, *question.options.exclude_item_ids))
@@ -130,7 +127,7 @@ class Placer:
         shown.page = page = Page(k, ranking.eligibility.excluded)
         if ranking.source is Source.POPULAR and recipe.fallbacks and follows_chain:
             return  # Nothing asked has a vector: the chain says who answers then.
-        if not orders_anew:
+        if not occasion.method.orders_anew:
             page.add(ranking.rows.tolist(), ranking.scores.tolist(), ranking.source)
             return
         await self._add_sought(ranking, question, pins, exclusions, deadline, recipe.exploration_share)
@@ -176,6 +173,8 @@ class Placer:
         sought = [row for _, row in pins]
         if exploration_share:
             sought += self._fresh.items.fresh_rows[-_FRESH_MAX:].tolist()
+        if not sought:
+            return
         rows = np.setdiff1d(np.array(sought, np.int64), ranking.rows)
         if not rows.size:
             return
@@ -187,23 +186,27 @@ class Placer:
 
     async def _ruled(self, shown: Shown, ranking: Ranking, circumstances: Circumstances, deadline: Deadline) -> Ruled:
         occasion, recipe = shown.occasion, shown.occasion.recipe
-        staleness = occasion.options.max_staleness_seconds
-        reader = self._ranker.candidates
-        rules = await ruled(recipe, ranking, circumstances, reader, staleness, deadline, shown.use)
+        # First, so that nothing is waited for between reading fields and looking at them.
+        rotation = await self._rotation(shown, ranking, deadline) if recipe.rotation is not None else None
+        staleness, reader = occasion.options.max_staleness_seconds, self._ranker.candidates
+        rules = await ruled(occasion.method, ranking, circumstances, reader, staleness, deadline, shown.use)
         if rules.is_skipped:
             shown.degradations.append(Degradation.RULES_SKIPPED)
-        user_id = occasion.query.user_id
-        if recipe.rotation is not None and user_id is not None and self._shown_reader is not None:
-            soon = Deadline(min(deadline.at, time.monotonic() + self._wait_seconds))
-            try:
-                items = await self._shown_reader.shown(user_id, SHOWN_MAX, soon)
-            except (CatalogUnavailableError, DeadlineExceededError):
-                shown.degradations.append(Degradation.HISTORY_UNAVAILABLE)
-            else:
-                weights = rotated(ranking.rows, ranking.items, items, recipe.rotation)
-                if weights is not None:
-                    rules.weights[RULE] = weights
+        if rotation is not None:
+            rules.weights[RULE] = rotation
         return rules
+
+    async def _rotation(self, shown: Shown, ranking: Ranking, deadline: Deadline) -> Scores | None:
+        user_id, rotation = shown.occasion.query.user_id, shown.occasion.recipe.rotation
+        if rotation is None or user_id is None or self._shown_reader is None:
+            return None
+        soon = Deadline(min(deadline.at, time.monotonic() + self._wait_seconds))
+        try:
+            items = await self._shown_reader.shown(user_id, SHOWN_MAX, soon)
+        except (CatalogUnavailableError, DeadlineExceededError):
+            shown.degradations.append(Degradation.HISTORY_UNAVAILABLE)
+            return None
+        return rotated(ranking.rows, ranking.items, items, rotation)
 
     async def _follow_chain(self, shown: Shown, circumstances: Circumstances, deadline: Deadline) -> None:
         stopwatch, occasion, page = Stopwatch(), shown.occasion, shown.page

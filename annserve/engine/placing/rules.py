@@ -13,9 +13,10 @@ from annserve.domain.query import CatalogUse
 from annserve.engine.placing.candidate_fields import Values
 from annserve.engine.placing.candidate_reader import CandidateReader, Flags
 from annserve.engine.placing.circumstances import Circumstances
+from annserve.engine.placing.method import Method
 from annserve.engine.ranking import Ranking
 from annserve.engine.unit_vectors import cosines
-from annserve.placements.recipe import Expression, Recipe, WeightRule
+from annserve.placements.recipe import Expression, WeightRule
 from annserve.placements.variables import CONTEXT_ITEM, ITEM_PREFIX, SCORE, USER_ITEM
 
 
@@ -32,7 +33,7 @@ class Ruled:
 
 
 async def ruled(
-    recipe: Recipe,
+    method: Method,
     ranking: Ranking,
     circumstances: Circumstances,
     reader: CandidateReader | None,
@@ -40,34 +41,30 @@ async def ruled(
     deadline: Deadline,
     use: CatalogUse,
 ) -> Ruled:
-    """Return what the weights and caps of ``recipe`` say of ``ranking``; without a ``reader``, of no metadata."""
-    rows, count = ranking.rows, len(ranking.rows)
-    filters = [rule.items for rule in recipe.weights if rule.items is not None]
-    passing: Sequence[Flags | None] = [None] * len(filters)
-    if filters and reader is not None:
-        passing = await reader.passing(filters, rows, max_staleness_seconds, deadline, use)
-    names = {field.name for rule in recipe.weights for field in rule.mixed_fields}
-    names |= {cap.field.name for cap in recipe.caps}
-    fields: Mapping[str, Sequence[Values]] | None = {}
-    if names:
-        fields = None
-        if reader is not None:
-            fields = await reader.fields(sorted(names), rows, max_staleness_seconds, deadline, use)
+    """Return what the recipe's weights and caps say of ``ranking``; without a ``reader``, of no metadata."""
+    rows, recipe = ranking.rows, method.recipe
+    passing: Sequence[Flags | None] = [None] * len(method.item_filters)
+    fields: Mapping[str, Sequence[Values]] | None = None if method.field_names else {}
+    if reader is not None and method.item_filters:
+        passing = await reader.passing(method.item_filters, rows, max_staleness_seconds, deadline, use)
+    if reader is not None and method.field_names:
+        fields = await reader.fields(method.field_names, rows, max_staleness_seconds, deadline, use)
     weights: dict[str, Scores] = {}
     remaining = iter(passing)
     is_skipped = fields is None
     for rule in recipe.weights:
+        flags: Flags | bool | None
         if rule.items is not None:
             flags = next(remaining)
         elif rule.request is not None:
-            flags = np.ones(count, np.bool_) if circumstances.hold(rule.request) else np.zeros(count, np.bool_)
+            flags = circumstances.hold(rule.request)
         else:
             flags = None if fields is None else _mixed(rule, ranking, circumstances, fields)
         if flags is None:
             is_skipped = True
-        elif flags.any():
-            weights[rule.name] = np.where(flags, np.float32(rule.weight), np.float32(1.0))
-    missing: Sequence[Values] = [()] * count
+        elif flags is not False:
+            weights[rule.name] = np.where(flags, np.float32(rule.weight), np.ones(len(rows), np.float32))
+    missing: Sequence[Values] = [()] * len(rows)
     values = {cap.name: missing if fields is None else fields[cap.field.name] for cap in recipe.caps}
     return Ruled(weights=weights, values=values, is_skipped=is_skipped)
 

@@ -92,7 +92,7 @@ def _use(shown: Shown) -> PlacementUse:
 
 
 def _shortfall(shown: Shown) -> Shortfall | None:
-    requested, returned = shown.occasion.options.k, len(shown.page.rows)
+    requested, returned = shown.occasion.size, len(shown.page.rows)
     if returned >= requested:
         return None
     if shown.ranking is None:
