@@ -93,8 +93,13 @@ async def test_a_rule_over_the_request_is_evaluated_once(placed: PlacedEngine) -
 
 
 async def test_the_hour_and_the_day_are_those_of_the_placements_time_zone(placed: PlacedEngine) -> None:
-    read: list[object] = []
-    clock = TwinExpression(lambda *clock: bool(read.append(clock)) or True, "request.hour", "request.weekday")
+    read: list[tuple[object, ...]] = []
+
+    def note(*values: object) -> bool:
+        read.append(values)
+        return True
+
+    clock = TwinExpression(note, "request.hour", "request.weekday")
     rules = recipe(policy=(PolicyRow(when=clock, mode=Mode.SIMILAR),), reads_clock=True)
     await placed.ask(placement(rules, time_zone="Pacific/Kiritimati"), SEED)
     assert read == [(2.0, "thursday")]
