@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         default=Path("fresh_items.jsonl"),
         description="Where items upserted and deleted between snapshots are kept when there is no MongoDB.",
     )
+    placements: Path | None = Field(
+        default=None, description="The folder of placements, a YAML file each, read anew as they change."
+    )
+    placements_from_mongodb: bool = Field(
+        default=False,
+        description="Whether placements are in MongoDB, beside the catalogue, instead: collection placements.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

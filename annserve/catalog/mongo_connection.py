@@ -49,8 +49,8 @@ IDLE_MS = 60_000
 SLOW_FACTOR = 20
 """How many times the time of a look-up a batch of bulk work may take."""
 SLOW_CALLS = 2
-STREAMS = 2
-"""Connections that streams of changes hold: of the catalogue, and of fresh items."""
+STREAMS = 3
+"""Connections that streams of changes hold: of the catalogue, of fresh items, of placements."""
 MARGIN_SECONDS = 0.005
 """What is left of a caller's deadline for what it does with the answer, or without."""
 GRACE_SECONDS = 0.1

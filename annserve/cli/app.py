@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 from annserve import __version__
-from annserve.cli import admin, bench, catalog, doctor, history, keys, query, serving, snapshots, training
+from annserve.cli import (
+    admin,
+    admin_placements,
+    bench,
+    catalog,
+    doctor,
+    history,
+    keys,
+    placements,
+    query,
+    serving,
+    snapshots,
+    training,
+)
 from annserve.cli.output import console, entry_point
 from annserve.domain.errors import AnnserveError
 
@@ -23,6 +36,8 @@ app.command("serve")(serving.serve_command)
 app.add_typer(query.app, name="query")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(history.app, name="history")
+app.add_typer(placements.app, name="placements")
+admin.app.add_typer(admin_placements.app, name="placements")
 app.add_typer(admin.app, name="admin")
 app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")

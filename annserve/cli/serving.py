@@ -17,6 +17,7 @@ from annserve import demo
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import say
+from annserve.cli.placement_source import check_placements, has_placements
 from annserve.cli.securing import security_of
 from annserve.cli.supervising import ADDRESS_PLACE, GREETING
 from annserve.domain.errors import InputError
@@ -50,6 +51,10 @@ def serve_command(
             help="Whether workers share what they have worked out. [env: ANNSERVE_SHARED_CACHE]",
             show_default=False,
         ),
+    ] = None,
+    placements: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where placements are, a YAML file each. [env: ANNSERVE_PLACEMENTS]"),
     ] = None,
     pull_from: Annotated[
         str | None,
@@ -89,8 +94,11 @@ def serve_command(
         os.environ[GREETING] = calls_to_try(store, address or settings().address)
     if source is not None and not source.is_mongodb and not Path(source.address).is_file():
         raise InputError(f"there is no catalogue at {source.address}", path=source.address)
+    if use_demo and placements is None and not has_placements(settings()):
+        placements = demo.PLACEMENTS
     wanted = {
         "address": address,
+        "placements": placements,
         "snapshots": str(store.root),
         "workers": workers,
         "ops_address": ops_address,
@@ -105,7 +113,9 @@ def serve_command(
     }
     # Settings are inherited, so that every process of the instance has the same, and a password is in no argument.
     os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
+    settings.cache_clear()
     known = settings()  # Says which of them cannot be.
+    check_placements(known, source)
     security_of(known).check(known.address)
     if known.traces and find_spec("opentelemetry") is None:
         raise InputError("ANNSERVE_TRACES needs OpenTelemetry: pip install 'annserve[otel]'")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from annserve import __version__
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_recommender
+from annserve.cli.placement_source import has_placements, schema_of
 from annserve.cli.securing import is_reflected, security_of
+from annserve.domain.ports import Recommender
+from annserve.keeper import placement_codec
+from annserve.keeper.placement_news import PlacementNewsReader
 from annserve.service import warming
 from annserve.service.logs import configure_logs
 from annserve.service.metrics import Metrics, share_metrics
@@ -35,6 +41,17 @@ def _traces(settings: Settings, slot: int) -> Traces | None:
     return Traces(__version__, f"{socket.gethostname()}:{slot}")
 
 
+@asynccontextmanager
+async def _knowing(
+    placements: PlacementNewsReader | None, opening: AbstractAsyncContextManager[Recommender]
+) -> AsyncIterator[Recommender]:
+    """Give what ``opening`` does once ``placements`` are known."""
+    async with opening as recommender:
+        if placements is not None:
+            await placements.wait()
+        yield recommender
+
+
 def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     """Serve on the instance's port until told to leave, then drain."""
     orders = post.orders
@@ -53,8 +70,12 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         is_worker=True,
     )
     hot = HotRequests()
-    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot, topics={warming.TOPIC: hot.hear})
     source = catalog_source(None, None)
+    placements = PlacementNewsReader(schema_of(source)) if has_placements(settings) else None
+    topics = {warming.TOPIC: hot.hear}
+    if placements is not None:
+        topics[placement_codec.TOPIC] = placements.hear
+    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot, topics=topics)
 
     async def attend(server: Server) -> None:
         await attend_worker(
@@ -72,7 +93,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
         )
     follow_process(metrics, str(post.slot))
-    opened = opened_recommender(snapshot, settings, source, keeper, metrics)
+    opened = _knowing(placements, opened_recommender(snapshot, settings, source, keeper, metrics))
     try:
         serve(
             server_settings,

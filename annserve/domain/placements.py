@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +30,7 @@ class PlacementSource(Protocol):
         """
         ...
 
-    def follow(self) -> AsyncIterator[Sequence[PlacementText]]:
+    def follow(self) -> AsyncGenerator[Sequence[PlacementText], None]:
         """Yield all there are, at once and again after each change, within about half a second.
 
         Raises:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -293,10 +294,18 @@ class PlacementFile(Rules):
     """Variants that part of the units get."""
 
 
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """Return the sections that a value of the type ``annotation`` may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a placement file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "annserve placement",
         **PlacementFile.model_json_schema(mode="validation"),
+        "title": "annserve placement",
     }

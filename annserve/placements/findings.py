@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from annserve.placements.expression_tree import ExpressionError
-from annserve.placements.file import PlacementFile, Section
+from annserve.placements.file import PlacementFile, Section, sections_in
 from annserve.placements.problems import Place, Problem
 from annserve.placements.variables import nearest
 from annserve.placements.yaml_text import Located, Path, YamlError
@@ -94,6 +93,8 @@ def _place(line: int, column: int, path: Path) -> Place:
 
 def _text_of(details: ErrorDetails, path: Path) -> str:
     if details["type"] == "extra_forbidden":
+        if not str(path[-1]).isidentifier():
+            return "there is no such key; within { } a comma ends a value, unless the value is in quotes"
         known = list(_keys_at(path[:-1]))
         hint = nearest(str(path[-1]), known)
         return f"there is no such key; did you mean {hint!r}?" if hint else f"there is no such key; there are {known}"
@@ -111,17 +112,10 @@ def _keys_at(path: Sequence[str | int]) -> Iterator[str]:
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             field = model.model_fields[part]
-            model = next(_sections_in(field.annotation), model)
+            model = next(sections_in(field.annotation), model)
     yield from model.model_fields
     if "when" in model.model_fields and "suppress" in model.model_fields:
         yield "else"
-
-
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _sections_in(argument)
 
 
 def _shown(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -29,7 +29,7 @@ class PlacementFolder:
         """Return all there are now."""
         return await asyncio.to_thread(read_folder, self._folder)
 
-    async def follow(self) -> AsyncIterator[Sequence[PlacementText]]:
+    async def follow(self) -> AsyncGenerator[Sequence[PlacementText], None]:
         """Yield all there are, at once and again after each change."""
         told: _Seen | None = None
         before: _Seen | None = None

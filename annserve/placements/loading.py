@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from annserve.domain.catalog import Schema
 from annserve.domain.placements import PlacementText
-from annserve.placements.compiling import CompiledPlacement, compile_placement
+from annserve.placements.compiling import CompiledPlacement, compile_placement, version_of
 from annserve.placements.file import NAME_PATTERN
 from annserve.placements.problems import PlacementsRefusedError, Problem
 from annserve.placements.recipe import PlacementSet
@@ -17,24 +17,25 @@ _VERSION_BITS = 53
 """What a float holds, as some readers of JSON make of numbers."""
 
 
-def compiled_set(sources: Iterable[PlacementText], schema: Schema) -> PlacementSet:
+def compiled_set(sources: Iterable[PlacementText], schema: Schema, known: PlacementSet | None = None) -> PlacementSet:
     """Return the placements that ``sources`` describe.
 
     Args:
         sources: Each a placement.
         schema: The fields that they may name.
+        known: Placements by the same schema: those among ``sources`` are not compiled again.
 
     Raises:
         PlacementsRefusedError: something is wrong with one of them, or with how they call each other.
     """
-    placements, problems = compiled(sources, schema)
+    placements, problems = compiled(sources, schema, known)
     if problems:
         raise PlacementsRefusedError(problems)
     return PlacementSet(placements=placements, version=_version(placements.values()))
 
 
 def compiled(
-    sources: Iterable[PlacementText], schema: Schema
+    sources: Iterable[PlacementText], schema: Schema, known: PlacementSet | None = None
 ) -> tuple[Mapping[str, CompiledPlacement], Sequence[Problem]]:
     """Return the placements that are right, by name, and all that is wrong with the others."""
     placements: dict[str, CompiledPlacement] = {}
@@ -43,12 +44,22 @@ def compiled(
     for source in sources:
         problems += _name_problems(source, origins)
         origins[source.name] = source.origin
-        placement, found = compile_placement(source, schema)
-        problems += found
+        placement = _known(source, known)
+        if placement is None:
+            placement, found = compile_placement(source, schema)
+            problems += found
         if placement is not None:
             placements[source.name] = placement
     problems += _call_problems(placements, origins)
     return placements, problems
+
+
+def _known(source: PlacementText, known: PlacementSet | None) -> CompiledPlacement | None:
+    """Return the placement that ``source`` is already, if it is."""
+    found = None if known is None else known.placements.get(source.name)
+    if isinstance(found, CompiledPlacement) and found.version == version_of(source.text):
+        return found
+    return None
 
 
 def _name_problems(source: PlacementText, origins: Mapping[str, str]) -> Iterator[Problem]:

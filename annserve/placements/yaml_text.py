@@ -7,12 +7,11 @@ and a key that is written twice is an error. So is what could hide work in a sma
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 BYTES_MAX: Final = 64 << 10
 DEPTH_MAX: Final = 12
@@ -20,6 +19,8 @@ DEPTH_MAX: Final = 12
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and places in lists, from the top."""
 
+_LOADER: Final = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+"""Of its work, only that up to events is used: no object is made of anything."""
 _NUMBER: Final = re.compile(
     r"[-+]?(\d{1,18}|(\d{0,18}\.\d{1,18}|\d{1,18}\.)([eE][-+]?\d{1,3})?|\d{1,18}[eE][-+]?\d{1,3})"
 )
@@ -68,87 +69,87 @@ def read_yaml(text: str) -> Located:
     Raises:
         YamlError: it is no YAML, or has what placement files must not have.
     """
-    if len(text) > BYTES_MAX or len(text.encode(errors="replace")) > BYTES_MAX:
-        raise YamlError(f"must be at most {BYTES_MAX >> 10} KiB")
     try:
-        node = _Loader(text).get_single_node()
+        if len(text.encode()) > BYTES_MAX:
+            raise YamlError(f"must be at most {BYTES_MAX >> 10} KiB")
+        reader = _Reader(yaml.parse(text, _LOADER))
+        return Located(value=reader.document(), keys=reader.keys, values=reader.values)
+    except UnicodeEncodeError as error:
+        raise YamlError("is no text in UTF-8", *_place_after(text[: error.start])) from None
+    except yaml.reader.ReaderError as error:
+        before = text.encode()[: error.position].decode(errors="ignore")
+        raise YamlError(f"is not YAML: {error.reason}", *_place_after(before)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = f"is not YAML: {error.problem or error.context or error}"
         raise YamlError(problem, *((mark.line + 1, mark.column + 1) if mark else (1, 1))) from None
     except yaml.YAMLError as error:
         raise YamlError(f"is not YAML: {str(error).splitlines()[0]}") from None
-    reader = _Reader()
-    value = {} if node is None else reader.value(node, ())
-    return Located(value=value, keys=reader.keys, values=reader.values)
-
-
-class _Loader(yaml.SafeLoader):
-    """Makes nodes, and refuses what must not be there before it is."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-
-    def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
-        # Before anything is composed: the scanner looks ahead, at a cost that grows with the square of the depth.
-        if self.flow_level >= DEPTH_MAX:
-            raise YamlError(f"must be nested at most {DEPTH_MAX} deep", self.line + 1, self.column + 1)
-        super().fetch_flow_collection_start(token_class)
-
-    def compose_node(self, parent: Node | None, index: object) -> Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        place = (event.start_mark.line + 1, event.start_mark.column + 1)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise YamlError("anchors and aliases (&, *) are not for placements: write it out", *place)
-        if getattr(event, "tag", None) is not None:
-            raise YamlError("tags (!) are not for placements: write the value alone", *place)
-        self._depth += 1
-        if self._depth > DEPTH_MAX:
-            raise YamlError(f"must be nested at most {DEPTH_MAX} deep", *place)
-        node: Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
-        self._depth -= 1
-        return node
 
 
 class _Reader:
-    """Makes values of nodes, and notes where they were."""
+    """Makes values of what a parser comes upon, and notes where they were; refuses what must not be there."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Iterator[yaml.Event]) -> None:
+        self._events = events
+        self._depth = 0
         self.keys: dict[Path, tuple[int, int]] = {}
         self.values: dict[Path, tuple[int, int]] = {}
 
-    def value(self, node: Node, path: Path) -> Any:
-        self.values[path] = _place(node)
-        match node:
-            case MappingNode():
-                return self._mapping(node, path)
-            case SequenceNode():
-                return [self._element(inner, (*path, place)) for place, inner in enumerate(node.value)]
-            case _:
-                return _scalar(node)
+    def document(self) -> Any:
+        """Return what the only document holds."""
+        value: Any = None
+        is_read = False
+        for event in self._events:
+            if isinstance(event, yaml.NodeEvent):
+                value, is_read = self._value(event, ()), True
+            elif is_read and isinstance(event, yaml.DocumentStartEvent):
+                raise YamlError("must be one document: --- begins another", *_place(event))
+        return {} if value is None else value
 
-    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
-        read: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            place = _place(key_node)
-            if not isinstance(key_node, ScalarNode):
-                raise YamlError("a key must be a word", *place)
-            key = str(key_node.value)
-            if key in read:
-                raise YamlError(f"{key[:40]!r} is there twice", *place)
-            self.keys[(*path, key)] = place
-            read[key] = self.value(value_node, (*path, key))
+    def _value(self, event: yaml.Event, path: Path) -> Any:
+        self._check(event)
+        self.values[path] = _place(event)
+        if not isinstance(event, yaml.CollectionStartEvent):
+            return _scalar(event)
+        read = self._mapping(path) if isinstance(event, yaml.MappingStartEvent) else self._sequence(path)
+        self._depth -= 1
         return read
 
-    def _element(self, node: Node, path: Path) -> Any:
-        self.keys[path] = _place(node)
-        return self.value(node, path)
+    def _check(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise YamlError("anchors and aliases (&, *) are not for placements: write it out", *_place(event))
+        if getattr(event, "tag", None) is not None:
+            raise YamlError("tags (!) are not for placements: write the value alone", *_place(event))
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._depth += 1
+            if self._depth > DEPTH_MAX:
+                raise YamlError(f"must be nested at most {DEPTH_MAX} deep", *_place(event))
+
+    def _mapping(self, path: Path) -> dict[str, Any]:
+        read: dict[str, Any] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            self._check(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise YamlError("a key must be a word", *_place(event))
+            key = str(event.value)
+            if key in read:
+                raise YamlError(f"{key[:40]!r} is there twice", *_place(event))
+            self.keys[(*path, key)] = _place(event)
+            read[key] = self._value(next(self._events), (*path, key))
+        return read
+
+    def _sequence(self, path: Path) -> list[Any]:
+        read: list[Any] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            self.keys[(*path, len(read))] = _place(event)
+            read.append(self._value(event, (*path, len(read))))
+        return read
 
 
-def _scalar(node: Node) -> Any:
-    text = str(node.value)
-    if getattr(node, "style", None) is not None:  # In quotes, or a block.
+def _scalar(event: yaml.Event) -> Any:
+    text = str(getattr(event, "value", ""))
+    if getattr(event, "style", None):  # In quotes, or a block.
         return text
     if text in _PLAIN:
         return _PLAIN[text]
@@ -157,5 +158,11 @@ def _scalar(node: Node) -> Any:
     return int(text) if _WHOLE.fullmatch(text) else float(text)
 
 
-def _place(node: Node) -> tuple[int, int]:
-    return (node.start_mark.line + 1, node.start_mark.column + 1)
+def _place(event: yaml.Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+
+
+def _place_after(before: str) -> tuple[int, int]:
+    lines = before.split("\n")
+    return len(lines), len(lines[-1]) + 1

@@ -214,6 +214,11 @@ def test_forced_variant_that_there_is_not_is_the_callers_mistake(content: str) -
             "3:26: boosts[0].wight",
             "did you mean 'weight'?",
         ),
+        (
+            "mode: similar\nboosts: [{when: similarity(user, item) > 0, weight: 2}]",
+            "2:34: boosts[0].item) > 0",
+            "a comma ends a value",
+        ),
         ("mode: similar\ncaps: [{field: brand, at_most: 1}]", "2:16: caps[0].field", "is not declared; the fields are"),
         ("mode: similar\npins: [{rank: 1, item: ''}]", "2:24: pins[0].item", "must not be empty"),
         (
@@ -254,6 +259,9 @@ def test_forced_variant_that_there_is_not_is_the_callers_mistake(content: str) -
             "2:55: experiment.variants.a.limit",
             "`candidates`",
         ),
+        ("mode: similar\n# é\x00", "2:4", "control characters"),
+        ("mode: similar\ndescription: é\udcff", "2:15", "no text in UTF-8"),
+        ("mode: similar\n---\nmode: related", "2:1", "one document"),
         ("mode: &m similar\nlimit: *m", "1:7", "anchors"),
         ("mode: !!python/name:os.system x", "1:7", "tags"),
         ("mode: similar\ndescription: '" + "x" * 70_000 + "'", "1:1", "at most 64 KiB"),
