@@ -1,7 +1,7 @@
 # Two commands: `make serve` and `make test`. Both prepare .venv first, from hash-pinned packages; `make setup` does
 # that alone. A machine needs Python 3.11 or newer, make and a C++ compiler (hnswlib comes as source).
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check unit stubs lock clean
+.PHONY: help setup serve test check unit stubs clients test-clients lock clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Prepare .venv: about two minutes the first time
 
@@ -34,19 +34,28 @@ check: $(READY)
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@# Each folder of tests has a conftest.py and siblings of its own: one run for each keeps their names apart.
-	@for room in tests/*/ clients/python/tests/; do MYPYPATH=tests:$$room:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
+	@for room in tests/*/ clients/python/tests/ clients/tests/; do MYPYPATH=tests:$$room:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against proto/released.binpb
 	@$(BIN)/python scripts/generate.py --check
-	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs current"
+	@$(BIN)/python scripts/clients.py --check
+	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs and clients current"
 
 unit: $(READY)
 	@$(BIN)/python -m pytest -q
 
 stubs: $(READY)  ## Generate the stubs after a change of proto/
 	@$(BIN)/python scripts/generate.py
+
+clients: $(READY)  ## Generate the TypeScript, Go and Java clients' part of proto/; installs their toolchains (Debian, root)
+	@sh scripts/client_toolchains.sh
+	@$(BIN)/python scripts/clients.py
+
+test-clients: $(READY)  ## Build and test the TypeScript, Go and Java clients against a live server; installs as make clients
+	@sh scripts/client_toolchains.sh
+	@$(BIN)/python -m pytest -q clients/tests
 
 lock: $(READY)  ## Pin the newest allowed versions of every package, with hashes
 	@sh scripts/lock.sh

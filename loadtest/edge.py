@@ -29,6 +29,7 @@ import grpc
 import hnswlib
 import numpy as np
 import psutil
+from google.protobuf.message import Message
 
 from annserve.cli.output import print_json, print_rows
 from annserve.domain.model import Model
@@ -200,21 +201,23 @@ def random_model(item_count: int, dimension: int) -> Model:
     )
 
 
-def write_body(path: Path, request: messages.SimilarRequest) -> Path:
+def write_body(path: Path, request: Message) -> Path:
     """Write one call's bytes, with gRPC's five byte prefix, for h2load to send over and over."""
     message = request.SerializeToString()
     path.write_bytes(b"\x00" + len(message).to_bytes(4, "big") + message)
     return path
 
 
-def drive(address: str, pid: int, body: Path, calls: int, connections: int, streams: int) -> dict[str, float]:
-    """Return what ``calls`` calls cost the process ``pid``, and how long each took."""
+def drive(
+    address: str, pid: int, body: Path, calls: int, connections: int, streams: int, path: str = METHOD_PATH
+) -> dict[str, float]:
+    """Return what ``calls`` calls of the method at ``path`` cost the process ``pid``, and how long each took."""
     log = body.with_suffix(".log")
     log.unlink(missing_ok=True)
     command = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", str(body)]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)]
     cpu_before, before = _cpu_seconds(pid), time.monotonic()
-    subprocess.run([*command, f"http://{address}{METHOD_PATH}"], check=True, capture_output=True, timeout=ROUND_SECONDS)
+    subprocess.run([*command, f"http://{address}{path}"], check=True, capture_output=True, timeout=ROUND_SECONDS)
     seconds, cpu = time.monotonic() - before, _cpu_seconds(pid) - cpu_before
     # Each line: start, HTTP status, duration in microseconds.
     lines = [line.split() for line in log.read_text().splitlines()]

@@ -14,12 +14,14 @@ from annserve.cache.bitmaps import BitmapCache
 from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.domain.catalog import CatalogStore
+from annserve.domain.events import ShownReader
 from annserve.domain.fresh import FreshChange
 from annserve.domain.ports import Recommender
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.fresh_state import FreshState
 from annserve.engine.metadata import MetadataReader
+from annserve.engine.placement_recommender import PlacementRecommender, PlainQuestions
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
@@ -30,6 +32,7 @@ from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
+from annserve.placements.recipe import PlacementSet
 from annserve.service.metrics import Metrics
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
@@ -60,6 +63,8 @@ async def opened_recommender(
     source: CatalogSource | None,
     keeper: KeeperPlace | None = None,
     metrics: Metrics | None = None,
+    placements: Callable[[], PlacementSet] = PlacementSet,
+    shown_reader: ShownReader | None = None,
 ) -> AsyncIterator[Recommender]:
     """Give what answers from ``snapshot`` and the catalogue of ``source``, which is followed meanwhile.
 
@@ -69,16 +74,22 @@ async def opened_recommender(
         source: The catalogue; None for a server without one.
         keeper: Who follows it; None to do that here. A file is followed here in any case: it is in this memory.
         metrics: Takes what answers use of the catalogue.
+        placements: Returns the placements that there are now; none, unless given.
+        shown_reader: Knows what users were shown lately; without one nothing is rotated.
     """
     # The event loop goes first: whoever refuses, or answers at once, is quick.
     executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
     fresh = FreshState(snapshot)
     recommender = SnapshotRecommender(snapshot, fresh)
+
+    def with_placements(inner: PlainQuestions) -> Recommender:
+        return PlacementRecommender(inner, recommender, placements, shown_reader, settings.catalog_wait_ms / 1_000)
+
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
     try:
         if source is None:
             async with _told_of_fresh_items(fresh, keeper):
-                yield PlainRecommender(recommender, workbench)
+                yield with_placements(PlainRecommender(recommender, workbench))
         else:
             store = source.open()
             if keeper is not None and source.is_mongodb:
@@ -90,7 +101,7 @@ async def opened_recommender(
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
                     )
-                yield opened
+                yield with_placements(opened)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 

@@ -15,14 +15,17 @@ from annserve_client.errors import (
     UnavailableError,
 )
 from annserve_client.filters import Filter, Value, field
-from annserve_client.requests import Options, Personalize, Related, Similar, WeightedItem
+from annserve_client.hedging import Hedging
+from annserve_client.requests import Options, Personalize, Recommend, Related, Request, Similar, WeightedItem
 from annserve_client.results import (
     CacheSource,
     CatalogUse,
     Degradation,
     LimitingRule,
+    PlacementUse,
     Recommendation,
     Recommendations,
+    RuleEffect,
     ScoreExplanation,
     SearchPath,
     Shortfall,
@@ -41,15 +44,20 @@ __all__ = [
     "ExhaustedError",
     "FieldViolation",
     "Filter",
+    "Hedging",
     "InvalidRequestError",
     "LimitingRule",
     "NotFoundError",
     "Options",
     "Personalize",
+    "PlacementUse",
     "PreconditionError",
+    "Recommend",
     "Recommendation",
     "Recommendations",
     "Related",
+    "Request",
+    "RuleEffect",
     "ScoreExplanation",
     "SearchPath",
     "ServerError",

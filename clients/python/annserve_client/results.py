@@ -73,6 +73,16 @@ class CacheSource(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleEffect:
+    """What a rule of a placement did to an item."""
+
+    rule: str
+    """As it is called in the file: `boosts[0]`."""
+    weight: float | None
+    """The factor by which it moved the item; None where it moved it otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreExplanation:
     """What a score is made of; None where a part took no part."""
 
@@ -81,6 +91,12 @@ class ScoreExplanation:
     """Popularity prior included."""
     popularity_contribution: float | None
     """The part of `affinity` that is the prior."""
+    user_similarity: float | None = None
+    """The cosine of the item's bare vector and the user's; answers of placements alone have it."""
+    context_similarity: float | None = None
+    """The same with the context items' mean unit vector."""
+    effects: tuple[RuleEffect, ...] = ()
+    """What the placement's rules did to the item, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +112,9 @@ class Recommendation:
     metadata: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     """The fields of `read_mask` by name: one value, or those of a list. What the item lacks is left out; so is what
     is of another type than declared. Numbers are floats, times in UTC."""
+
+    fallback_step: int = 0
+    """Which step of the placement's fallback chain filled this row, from 1 on; 0 when none had to."""
 
     def value(self, name: str) -> Value | None:
         """Return the first value of a field of `metadata`, None when there is none."""
@@ -129,6 +148,24 @@ class CatalogUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementUse:
+    """How a placement answered."""
+
+    name: str
+    version: str
+    """Names the content of its file."""
+    experiment: str
+    """Empty without one."""
+    variant: str
+    mode: str
+    """`similar`, `personalize` or `related`; empty when the answer is suppressed."""
+    suppressed_reason: str
+    """Why the placement shows nothing here and now; empty when it does."""
+    user_context_similarity: float | None
+    """The cosine of the user's and the context items' bare vectors; None where it was not computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendations:
     """An answer; iterating over it gives its items, best first."""
 
@@ -157,6 +194,10 @@ class Recommendations:
     """Who had the answer; None where a kept one could not do, as for `explain`, `bypass_cache` and rows of a batch."""
     cache_age_seconds: float | None = None
     """How long ago the making of it began; None where `cache_source` is."""
+    placement: PlacementUse | None = None
+    """`Recommend` only."""
+    stage_row_counts: Mapping[str, int] = field(default_factory=dict)
+    """How many rows a stage left, or `fallback` added, where it counts them; `Recommend` that says `explain` only."""
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.results)
