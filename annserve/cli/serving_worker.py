@@ -17,6 +17,7 @@ from annserve.cli.securing import is_reflected, security_of
 from annserve.domain.ports import Recommender
 from annserve.keeper import placement_codec
 from annserve.keeper.placement_news import PlacementNewsReader
+from annserve.placements.recipe import PlacementSet
 from annserve.service import warming
 from annserve.service.logs import configure_logs
 from annserve.service.metrics import Metrics, share_metrics
@@ -93,7 +94,15 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
         )
     follow_process(metrics, str(post.slot))
-    opened = _knowing(placements, opened_recommender(snapshot, settings, source, keeper, metrics))
+    opening = opened_recommender(
+        snapshot,
+        settings,
+        source,
+        keeper,
+        metrics,
+        lambda: PlacementSet() if placements is None else placements.current,
+    )
+    opened = _knowing(placements, opening)
     try:
         serve(
             server_settings,
