@@ -11,9 +11,9 @@ from annserve_client import PlacementUse, Recommendation, Recommendations, RuleE
 
 
 def row_of(
-    rank: int, result: Recommendation, names: Names, fields: Sequence[str], *, is_placed: bool = False
+    rank: int, result: Recommendation, names: Names, fields: Sequence[str], *, has_rules: bool = False
 ) -> dict[str, object]:
-    """Return the row of a table that shows ``result``, which may be of a placement's answer, with its ``fields``."""
+    """Return the row of a table that shows ``result``, with its ``fields`` and, if it has them, what rules did."""
     row: dict[str, object] = {"rank": rank, "item_id": result.item_id}
     if names.by_id:
         row["name"] = names.of(result.item_id) or ""
@@ -23,8 +23,9 @@ def row_of(
         parts = asdict(result.explanation)
         del parts["effects"]
         row |= {part.replace("_", " "): value for part, value in parts.items() if value is not None}
-        if is_placed:
-            row["rules"] = ", ".join(map(_effect, result.explanation.effects))
+    if has_rules:
+        effects = () if result.explanation is None else result.explanation.effects
+        row["rules"] = ", ".join(map(_effect, effects))
     row["source"] = result.source.value
     if result.fallback_step:
         row["source"] = f"{result.source.value}, fallback {result.fallback_step}"

@@ -340,8 +340,8 @@ def _ask(
         print_json(json_of(answer, names))
         return
     shown = request.options.read_mask
-    is_placed = answer.placement is not None
-    rows = [row_of(rank, result, names, shown, is_placed=is_placed) for rank, result in enumerate(answer, 1)]
+    has_rules = request.options.explain and answer.placement is not None
+    rows = [row_of(rank, result, names, shown, has_rules=has_rules) for rank, result in enumerate(answer, 1)]
     print_rows(rows, as_json=False)
     for line in remarks_on(answer):
         say(line)

@@ -172,9 +172,10 @@ def _placement_lines(program: str, where: str, item_id: str, user_id: str) -> li
     """Return calls of the bundled placements."""
     item, user = f"--item {shlex.quote(item_id)}", f"--user {shlex.quote(user_id)}"
     return [
-        f"  # placements: what the home page shows, and the end of a product's page ({program} placements list --demo)",
+        f"  # what the home page shows this customer: a file says how ({program} placements explain --demo)",
         f"  {program} query recommend --placement home {user} --names demo{where}",
-        f"  {program} query recommend --placement page_end {item} {user} --names demo{where}",
+        "  # what the end of a product's page shows, and why",
+        f"  {program} query recommend --placement page_end {item} {user} --explain --names demo{where}",
     ]
 
 

@@ -94,8 +94,15 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
         )
     follow_process(metrics, str(post.slot))
-    current = PlacementSet if placements is None else lambda: placements.current
-    opened = _knowing(placements, opened_recommender(snapshot, settings, source, keeper, metrics, current))
+    opening = opened_recommender(
+        snapshot,
+        settings,
+        source,
+        keeper,
+        metrics,
+        lambda: PlacementSet() if placements is None else placements.current,
+    )
+    opened = _knowing(placements, opening)
     try:
         serve(
             server_settings,
