@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checked_traffic import PRICE_BELOW, catalogue, item_id, price, small_model
 from instances import instance, until
+from mongod import MongoServer
+from pymongo import MongoClient
 
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.store import SnapshotStore
@@ -149,3 +152,33 @@ def test_placement_answers_as_its_file_says(built: Path, tmp_path: Path) -> None
     assert quiet.placement is not None
     assert (quiet.results, quiet.placement.mode, quiet.placement.suppressed_reason) == ((), "", "hardly read")
     assert all(price(item.item_id) < PRICE_BELOW for item in cheap.results)
+
+
+def test_placements_in_mongodb_are_followed(
+    built: Path, tmp_path: Path, mongod: MongoServer, database_name: str
+) -> None:
+    config = tmp_path / "catalog.yaml"
+    config.write_text(f"fields: {{price: number}}\nmongodb: {{database: {database_name}}}\n")
+    options = ["--catalog", mongod.uri, "--catalog-config", str(config)]
+    with MongoClient[dict[str, Any]](mongod.uri) as mongo:
+        names = [item_id(number) for number in range(ITEMS)]
+        mongo[database_name]["items"].insert_many([{"_id": name, "price": price(name)} for name in names])
+        mongo[database_name]["items"].create_index([("price", 1), ("_id", 1)])
+        placements = mongo[database_name]["placements"]
+        placements.insert_one({"_id": "home", "yaml": CLASSIC})
+        with (
+            instance(built, tmp_path, *options, ANNSERVE_PLACEMENTS_FROM_MONGODB="true") as running,
+            AdminClient(running.admin_address) as admin,
+            Client(running.address) as client,
+        ):
+            answer = client.recommend(Recommend(placement="home", item_ids=[SEED]))
+            placements.insert_one({"_id": "late", "yaml": "mode: similar"})
+            until(lambda: not _is_unknown(client, "late"), VISIBLE_SECONDS)
+            placements.update_one({"_id": "late"}, {"$set": {"yaml": "mode: nothing"}})
+            until(lambda: len(admin.placements().problems) == 1, VISIBLE_SECONDS)
+            problem = admin.placements().problems[0]
+            still = client.recommend(Recommend(placement="late", item_ids=[SEED]))
+
+    assert all(price(item.item_id) < PRICE_BELOW for item in answer.results)
+    assert (problem.file, problem.line, problem.field) == ("placements/late", 1, "mode")
+    assert len(still.results) == 10
