@@ -124,7 +124,7 @@ def _seconds_until_refused(save: Save, rig: Rig) -> float:
 
 
 @contextmanager
-def _folder(folder: Path) -> Iterator[tuple[Save, list[str], dict[str, str]]]:
+def _folder(folder: Path) -> Iterator[tuple[Save, list[str], dict[str, Any]]]:
     """Give what saves placements into a folder, and the options and settings of an instance that has them."""
     placements = folder / "placements"
     placements.mkdir()
@@ -136,7 +136,7 @@ def _folder(folder: Path) -> Iterator[tuple[Save, list[str], dict[str, str]]]:
 
 
 @contextmanager
-def _mongodb(folder: Path) -> Iterator[tuple[Save, list[str], dict[str, str]]]:
+def _mongodb(folder: Path) -> Iterator[tuple[Save, list[str], dict[str, Any]]]:
     """The same of a server that also has the prices of `checked_traffic`."""
     config = folder / "catalog.yaml"
     config.write_text(f"fields: {{price: number}}\nmongodb: {{database: {_DATABASE}}}\n")
