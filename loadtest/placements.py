@@ -163,8 +163,8 @@ async def engine_rows(folder: Path) -> list[dict[str, Any]]:
                     answer = await recommender.recommend(query)
                 if turn:  # The first reads what was not known.
                     spent[name].append((time.process_time() - began) / len(queries) * 1e6)
-                    assert len(answer.item_ids) == 10, (name, answer)
-                    assert not answer.degradations, (name, answer)
+                    if len(answer.item_ids) < 10 or answer.degradations:
+                        raise RuntimeError(f"{name} is not answered as it should be: {answer}")
                 else:
                     await asyncio.sleep(0.5)
     return with_ratios([{"asked": name, "us": round(statistics.median(one), 1)} for name, one in spent.items()], "us")
