@@ -165,6 +165,13 @@ class CatalogRecommender:
         taste_rows = history.taste_rows[-self._recommender.snapshot.recent_items_max :]
         return taste_rows if taste_rows.size else self._recommender.recent_rows(user_id)
 
+    async def seen_rows(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> Rows:
+        """Return what a user has seen; see `engine.ranking.Ranker.seen_rows`."""
+        use = CatalogUse()
+        history = await self._history(Query(mode=Mode.PERSONALIZE, user_id=user_id), deadline, use, [])
+        self.used.add(use)
+        return np.concatenate([history.seen_rows, self._recommender.seen_rows(user_id)])
+
     async def described(
         self, answer: Answer, query: Query, checked: Mapping[str, Metadata], deadline: Deadline
     ) -> Answer:

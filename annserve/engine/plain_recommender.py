@@ -63,6 +63,10 @@ class PlainRecommender:
         """Return what the snapshot knows of a user; see `engine.ranking.Ranker.recent_rows`."""
         return self._recommender.recent_rows(user_id)
 
+    async def seen_rows(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> Rows:  # noqa: ARG002 - it is quick
+        """Return what the snapshot knows of a user; see `engine.ranking.Ranker.seen_rows`."""
+        return self._recommender.seen_rows(user_id)
+
     async def described(
         self,
         answer: Answer,

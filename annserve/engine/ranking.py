@@ -79,6 +79,10 @@ class Ranker(Protocol):
         """Return the rows of what a user did lately that speaks of her taste, oldest first."""
         ...
 
+    async def seen_rows(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> Rows:
+        """Return the rows of all that a user is known to have dealt with; some may be repeated."""
+        ...
+
     async def described(
         self, answer: Answer, query: Query, checked: Mapping[str, Metadata], deadline: Deadline
     ) -> Answer:

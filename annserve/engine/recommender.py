@@ -130,12 +130,16 @@ class SnapshotRecommender:
             for index, vector in searched
         )
 
-    def recent_rows(self, user_id: str) -> Rows:
-        """Return what the snapshot knows a user to have had lately, most recent last."""
+    def seen_rows(self, user_id: str) -> Rows:
+        """Return what the snapshot knows a user to have had, most recent last."""
         row = self._snapshot.users.row(user_id)
         if row is None or self._snapshot.histories is None:
             return NO_ROWS
-        return self._snapshot.histories.of(row)[-self._snapshot.recent_items_max :]
+        return self._snapshot.histories.of(row)
+
+    def recent_rows(self, user_id: str) -> Rows:
+        """Return the last of `seen_rows`, as many as fold-in looks at."""
+        return self.seen_rows(user_id)[-self._snapshot.recent_items_max :]
 
     def estimated_us(self, query: Query, knowledge: Knowledge = NOTHING, depth: int | None = None) -> float:
         """Return an estimate of what ``query`` costs, in microseconds, on the high side; see `SpaceIndex.estimated_us`.

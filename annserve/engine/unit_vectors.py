@@ -10,9 +10,9 @@ from annserve.engine.live_items import LiveItems
 
 def unit_vectors(items: LiveItems, rows: Rows) -> Vectors:
     """Return the bare vectors of items, each of length 1."""
-    vectors = items.vectors(rows)
-    units: Vectors = vectors / np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
-    return units
+    vectors = items.vectors(rows)  # A copy: rows are no slice.
+    vectors /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
+    return vectors
 
 
 def cosines(items: LiveItems, rows: Rows, vector: Vectors | None) -> Scores:

@@ -12,7 +12,16 @@ from annserve.domain.catalog import HistoryEntry
 from annserve.domain.errors import CatalogUnavailableError, InvalidArgumentError, SnapshotNotHereError, UnknownItemError
 from annserve.domain.filter import Equals, Range
 from annserve.domain.query import Answer, Degradation, LimitingRule, Mode, Query, Source, WeightedItem
-from annserve.placements.recipe import Cap, ContextField, Fallback, FallbackKind, OnUnavailable, PolicyRow, WeightRule
+from annserve.placements.recipe import (
+    Cap,
+    ContextField,
+    Fallback,
+    FallbackKind,
+    OnUnavailable,
+    Pin,
+    PolicyRow,
+    WeightRule,
+)
 from annserve.snapshot.snapshot import Snapshot
 
 SEED, OTHER, USER = "작품-11", "작품-23", "user-7"
@@ -192,6 +201,19 @@ async def test_caps_and_weights_hold_for_what_the_chain_adds(placed: PlacedEngin
     assert all(placed.price(item_id) > 49 for item_id in unknown.item_ids)
 
 
+async def test_a_chain_leaves_out_what_the_user_has_seen_whatever_was_asked_first(placed: PlacedEngine) -> None:
+    fresh = await placed.ask(recipe(fallbacks=(POPULAR,)), "없음")
+    seen = list(fresh.item_ids[:3])
+    placed.store.histories[USER] = [
+        HistoryEntry(item_id=item_id, event="viewed", time_ms=number) for number, item_id in enumerate(seen)
+    ]
+    answer = await placed.ask(recipe(fallbacks=(listed(seen[0], OTHER), POPULAR)), "없음", user_id=USER)
+    assert not set(seen) & set(answer.item_ids)
+    assert len(answer.item_ids) == 10
+    again = recipe(exclude_seen=False, fallbacks=(listed(seen[0]), POPULAR))
+    assert set(seen) <= set((await placed.ask(again, "없음", user_id=USER)).item_ids)
+
+
 async def down(placed: PlacedEngine, asks: object, *item_ids: str) -> Answer:
     placed.store.available = False
     placed.store.error = CatalogUnavailableError("down")
@@ -206,6 +228,14 @@ async def test_a_catalogue_that_is_down_fails_the_answer_unless_the_file_says_ot
     skipping = await down(placed, recipe(filter=unknown, on_unavailable=OnUnavailable.SKIP_FILTER), SEED)
     assert Degradation.FILTER_SKIPPED in skipping.degradations
     assert skipping.item_ids == (await placed.bare(Mode.SIMILAR, SEED)).item_ids
+
+    pinned = recipe(
+        filter=unknown,
+        on_unavailable=OnUnavailable.SKIP_FILTER,
+        pins=(Pin(name="pins[0]", rank=1, item_id=placed.fresh.items.ids(np.arange(3_000))[-1]),),
+    )
+    # Whether the pin would pass the filter is not known, so it is not shown.
+    assert (await down(placed, pinned, SEED)).item_ids == skipping.item_ids
 
     steps = (POPULAR, listed(OTHER, SEED))
     falling = recipe(filter=unknown, on_unavailable=OnUnavailable.FALLBACK, fallbacks=steps)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap
 
 from annserve.cache.bitmaps import LeafBitmap
@@ -21,8 +20,7 @@ from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.filters import Filters, LeafBuilder
 from annserve.engine.fresh_state import FreshState
 from annserve.engine.placing.candidate_fields import CandidateFields, Values
-
-Flags = npt.NDArray[np.bool_]
+from annserve.engine.placing.flags import FlagReader, Flags, flags_of
 
 
 class CandidateReader:
@@ -44,6 +42,7 @@ class CandidateReader:
         self._fields = fields
         self._fresh = fresh
         self._settings = settings
+        self._flag_reader = FlagReader()
 
     def versions(self, filters: Iterable[Filter], max_staleness_seconds: float | None) -> tuple[int, ...] | None:
         """Return the versions of all that ``filters`` are resolved with; None where some is missing."""
@@ -67,9 +66,9 @@ class CandidateReader:
         bound, found = self._bound(max_staleness_seconds), list[Flags | None]()
         unknown: list[int] = []
         for position, filter_ in enumerate(filters):
-            bitmap = self._filters.passing(filter_, bound, use)
-            found.append(None if bitmap is None else _flags(rows, bitmap))
-            if bitmap is None:
+            known = self._filters.passing(filter_, bound, use)
+            found.append(None if known is None else self._flags(filter_, rows, *known))
+            if known is None:
                 unknown.append(position)
                 for leaf in self._filters.missing(filter_, bound):
                     # For those who come later: nobody waits for it here.
@@ -99,6 +98,9 @@ class CandidateReader:
         """Return by when something must be there that an answer can do without."""
         return Deadline(min(deadline.at, time.monotonic() + self._settings.wait_seconds))
 
+    def _flags(self, filter_: Filter, rows: Rows, passing: BitMap, version: int | None) -> Flags:
+        return flags_of(rows, passing) if version is None else self._flag_reader.of(filter_, rows, passing, version)
+
     async def _look_up(
         self, filter_: Filter, item_ids: Sequence[str], deadline: Deadline, use: CatalogUse
     ) -> Flags | None:
@@ -111,10 +113,6 @@ class CandidateReader:
 
     def _bound(self, max_staleness_seconds: float | None) -> float:
         return self._settings.max_staleness_seconds if max_staleness_seconds is None else max_staleness_seconds
-
-
-def _flags(rows: Rows, passing: BitMap) -> Flags:
-    return np.array([row in passing for row in rows.tolist()], np.bool_)
 
 
 def _retrieve(build: asyncio.Future[LeafBitmap]) -> None:

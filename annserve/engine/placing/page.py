@@ -29,6 +29,10 @@ class Page:
         """How many rows are wanted still."""
         return self._size - len(self.rows)
 
+    def exclude(self, rows: Rows) -> None:
+        """Take none of ``rows`` from now on."""
+        self._excluded_rows = np.concatenate([self._excluded_rows, rows])
+
     @property
     def taken_rows(self) -> Rows:
         """What whoever fills it further must leave out."""

@@ -182,7 +182,11 @@ class Placer:
         if wanted is not None:
             item_ids = [item_id for item_id in item_ids if item_id in set(wanted)]
         options = replace(question.options, k=len(rows), candidate_item_ids=tuple(item_ids))
-        join_below(ranking, await self._ranker.rank(replace(question, options=options), deadline, exclusions))
+        try:
+            further = await self._ranker.rank(replace(question, options=options), deadline, exclusions)
+        except CatalogUnavailableError:
+            return  # Whether they pass the filter cannot be told.
+        join_below(ranking, further)
 
     async def _ruled(self, shown: Shown, ranking: Ranking, circumstances: Circumstances, deadline: Deadline) -> Ruled:
         occasion, recipe = shown.occasion, shown.occasion.recipe
@@ -219,6 +223,8 @@ class Placer:
             fresh=self._fresh,
             needs_no_filter=shown.ranking is None,
         )
+        if occasion.options.exclude_seen:
+            page.exclude(await self._seen_rows(occasion.query, deadline))
         before = len(page.rows)
         for number, step in enumerate(occasion.recipe.fallbacks, 1):
             if not page.missing_count:
@@ -230,6 +236,13 @@ class Placer:
         stopwatch.lap("fallback")
         shown.stages += stopwatch.laps
         shown.counts["fallback"] = len(page.rows) - before
+
+    async def _seen_rows(self, query: Query, deadline: Deadline) -> Rows:
+        """Return what the user has seen: a question that knows no user has not left it out."""
+        recent_rows = self._fresh.items.rows(recent.item_id for recent in query.recent_items)
+        if query.user_id is None:
+            return recent_rows
+        return np.concatenate([recent_rows, await self._ranker.seen_rows(query.user_id, deadline)])
 
     async def _add_other(self, shown: Shown, name: str, number: int, deadline: Deadline) -> None:
         """Have another placement add what it shows, its own fallbacks aside."""

@@ -11,8 +11,9 @@ from annserve.domain.arrays import Scores
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import CatalogUse
 from annserve.engine.placing.candidate_fields import Values
-from annserve.engine.placing.candidate_reader import CandidateReader, Flags
+from annserve.engine.placing.candidate_reader import CandidateReader
 from annserve.engine.placing.circumstances import Circumstances
+from annserve.engine.placing.flags import Flags
 from annserve.engine.placing.method import Method
 from annserve.engine.ranking import Ranking
 from annserve.engine.unit_vectors import cosines
@@ -63,7 +64,8 @@ async def ruled(
         if flags is None:
             is_skipped = True
         elif flags is not False:
-            weights[rule.name] = np.where(flags, np.float32(rule.weight), np.ones(len(rows), np.float32))
+            weights[rule.name] = weight = np.ones(len(rows), np.float32)
+            weight[flags] = rule.weight
     missing: Sequence[Values] = [()] * len(rows)
     values = {cap.name: missing if fields is None else fields[cap.field.name] for cap in recipe.caps}
     return Ruled(weights=weights, values=values, is_skipped=is_skipped)
