@@ -74,6 +74,13 @@ class Settings(BaseSettings):
         pattern=r"^(|(click|conversion|like|dislike)=[^=,\s]{1,64}(,(click|conversion|like|dislike)=[^=,\s]{1,64})*)$",
         description="What events of each type are called in histories; those of a type left out are part of none.",
     )
+    placements: Path | None = Field(
+        default=None, description="The folder of placements, a YAML file each, read anew as they change."
+    )
+    placements_from_mongodb: bool = Field(
+        default=False,
+        description="Whether placements are in MongoDB, beside the catalogue, instead: collection placements.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

@@ -30,6 +30,7 @@ import grpc
 import hnswlib
 import numpy as np
 import psutil
+from google.protobuf.message import Message
 
 from annserve.cli.output import print_json, print_rows
 from annserve.domain.model import Model
@@ -202,21 +203,23 @@ def random_model(item_count: int, dimension: int) -> Model:
     )
 
 
-def write_body(path: Path, request: messages.SimilarRequest) -> Path:
+def write_body(path: Path, request: Message) -> Path:
     """Write one call's bytes, with gRPC's five byte prefix, for h2load to send over and over."""
     message = request.SerializeToString()
     path.write_bytes(b"\x00" + len(message).to_bytes(4, "big") + message)
     return path
 
 
-def drive(address: str, pid: int, body: Path, calls: int, connections: int, streams: int) -> dict[str, float]:
-    """Return what ``calls`` calls cost the process ``pid``, and how long each took."""
+def drive(
+    address: str, pid: int, body: Path, calls: int, connections: int, streams: int, path: str = METHOD_PATH
+) -> dict[str, float]:
+    """Return what ``calls`` calls of the method at ``path`` cost the process ``pid``, and how long each took."""
     log = body.with_suffix(".log")
     log.unlink(missing_ok=True)
-    answer_bytes = _h2load(address, body, "-n", "1")
+    answer_bytes = _h2load(address, path, body, "-n", "1")
     options = ("-n", str(calls), "-c", str(connections), "-m", str(streams), "--log-file", str(log))
     cpu_before, before = cpu_seconds(pid), time.monotonic()
-    data_bytes = _h2load(address, body, *options)
+    data_bytes = _h2load(address, path, body, *options)
     seconds, cpu = time.monotonic() - before, cpu_seconds(pid) - cpu_before
     # Each line: start, HTTP status, duration in microseconds.
     lines = [line.split() for line in log.read_text().splitlines()]
@@ -234,10 +237,10 @@ def drive(address: str, pid: int, body: Path, calls: int, connections: int, stre
     }
 
 
-def _h2load(address: str, body: Path, *options: str) -> int:
+def _h2load(address: str, path: str, body: Path, *options: str) -> int:
     """Return how many bytes of messages answered."""
     command = ["h2load", *options, "-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"]
-    command.append(f"http://{address}{METHOD_PATH}")
+    command.append(f"http://{address}{path}")
     told = subprocess.run(command, check=True, capture_output=True, timeout=ROUND_SECONDS, text=True).stdout
     found = re.search(r"^traffic: .* \((\d+)\) data$", told, re.MULTILINE)
     if found is None or found[1] == "0":

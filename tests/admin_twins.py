@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from annserve.catalog.file_store import FileCatalog
 from annserve.domain.catalog import Schema
 from annserve.domain.errors import ActivationRefusedError, UnknownWorkerError
 from annserve.domain.model import Model
+from annserve.placements.problems import Problem
+from annserve.placements.recipe import PlacementSet
 from annserve.service.admin import (
     CacheStats,
     HotKey,
     InstanceStatus,
+    PlacementAdmin,
     Swap,
     UpsertedItem,
     Worker,
@@ -155,6 +159,31 @@ class TwinCache:
         return [HotKey(item_id=f"상품-{place}", share=0.3 / (place + 1), hit_ratio=0.9) for place in range(count)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwinReport:
+    """What there is, and what is wrong."""
+
+    placements: PlacementSet = field(default_factory=PlacementSet)
+    loaded_at: float | None = None
+    problems: Sequence[Problem] = ()
+
+
+class TwinPlacements:
+    """Placements, and what a reload finds or ends with."""
+
+    def __init__(self) -> None:
+        self.report = TwinReport()
+        self.found = TwinReport()
+        self.reloads: list[bool] = []
+        self.error: Exception | None = None
+
+    async def reload(self, *, validate_only: bool = False) -> TwinReport:
+        self.reloads.append(validate_only)
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+
 class Admin:
     """The twins, and where the server around them is."""
 
@@ -167,6 +196,7 @@ class Admin:
         self.cache: TwinCache | None = TwinCache()
         items_path = histories_path.with_name("items.jsonl")
         self.histories: FileCatalog | None = FileCatalog(items_path, Schema({}), histories_path, create=True)
+        self.placements: PlacementAdmin | None = TwinPlacements()
         self.address = ""
 
     def operated(self) -> Operated:
@@ -178,6 +208,7 @@ class Admin:
             cache=self.cache,
             histories=self.histories,
             eraser=self.eraser(),
+            placements=self.placements,
         )
 
     def eraser(self) -> UserEraser:

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import typer.main
 
+from annserve.catalog.config import CatalogConfig
 from annserve.cli.app import app
+from annserve.domain.catalog import Schema
+from annserve.domain.placements import PlacementText
+from annserve.placements.file import PlacementFile, Section, sections_in
+from annserve.placements.loading import compiled
+from annserve.placements.variables import Variables
 from annserve.settings import Settings
 from annserve.training.train import TrainingSettings
 from annserve.v1 import (
@@ -72,6 +78,33 @@ def test_every_option_of_a_request_is_in_the_api_page(field: str) -> None:
 @pytest.mark.parametrize("field", event_pb2.Event.DESCRIPTOR.fields_by_name)
 def test_every_field_of_an_event_is_in_the_events_page(field: str) -> None:
     assert f"| `{field}` |" in page("events.md")
+
+
+def keys_of(model: type[Section]) -> Iterator[str]:
+    for name, described in model.model_fields.items():
+        yield name
+        for section in sections_in(described.annotation):
+            yield from keys_of(section)
+
+
+@pytest.mark.parametrize("key", sorted({*keys_of(PlacementFile), "else"}))
+def test_every_key_of_a_placement_is_in_its_page(key: str) -> None:
+    assert re.search(rf"\| [^|]*`{key}[`\[]", page("placements.md"))
+
+
+@pytest.mark.parametrize("name", Variables(Schema(), {}).by_name)
+def test_every_name_that_expressions_may_read_is_in_the_placement_page(name: str) -> None:
+    assert f"`{name}`" in page("placements.md")
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", page("placements.md"), re.DOTALL))
+def test_examples_of_placements_are_right(example: str) -> None:
+    fields = {"price": "number", "stock": "number", "on_sale": "boolean", "released": "time"}
+    fields |= {"status": "string", "author": "string"}
+    schema = CatalogConfig.model_validate({"fields": fields}).declared()
+    text = PlacementText(name="example", origin="docs/placements.md", text=example)
+
+    assert compiled([text], schema)[1] == []
 
 
 def commands(command: Any, path: str = "annserve") -> Iterator[str]:

@@ -53,8 +53,8 @@ WRITES = 2
 """Batches of events that are written at once."""
 WRITE_FACTOR = 4
 """How many times the time of a look-up such a batch may take: a majority has to have it in its journal."""
-STREAMS = 2
-"""Connections that streams of changes hold: of the catalogue, and of fresh items."""
+STREAMS = 3
+"""Connections that streams of changes hold: of the catalogue, of fresh items, of placements."""
 MARGIN_SECONDS = 0.005
 """What is left of a caller's deadline for what it does with the answer, or without."""
 GRACE_SECONDS = 0.1

@@ -29,6 +29,7 @@ from annserve.catalog.mongo_fresh import MongoFreshStore
 from annserve.catalog.mongo_histories import histories_of
 from annserve.catalog.mongo_ids import id_of, stored_id
 from annserve.catalog.mongo_indexes import MongoIndexes
+from annserve.catalog.mongo_placements import MongoPlacements
 from annserve.domain.catalog import Document, FieldDrift, HistoryEntry, Metadata, Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InputError, InvalidArgumentError
@@ -78,6 +79,10 @@ class MongoCatalog:
     def erasure_store(self) -> MongoErasureStore:
         """Return the store of erasures in the same database; to be closed before this."""
         return MongoErasureStore(self._connection)
+
+    def placement_source(self) -> MongoPlacements:
+        """Return the placements in the same database; to be closed before this."""
+        return MongoPlacements(self._connection)
 
     @property
     def schema(self) -> Schema:

@@ -7,12 +7,14 @@ import typer
 from annserve import __version__
 from annserve.cli import (
     admin,
+    admin_placements,
     bench,
     catalog,
     doctor,
     events,
     history,
     keys,
+    placements,
     query,
     report,
     serving,
@@ -37,6 +39,8 @@ app.add_typer(query.app, name="query")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(history.app, name="history")
 app.add_typer(events.app, name="events")
+app.add_typer(placements.app, name="placements")
+admin.app.add_typer(admin_placements.app, name="placements")
 app.add_typer(admin.app, name="admin")
 app.add_typer(keys.app, name="keys")
 app.add_typer(report.app, name="report")

@@ -14,7 +14,7 @@ import typer
 from annserve import demo
 from annserve.catalog.config import CatalogConfig
 from annserve.cli.options import settings
-from annserve.domain.catalog import CatalogStore
+from annserve.domain.catalog import CatalogStore, Schema
 from annserve.domain.errors import InputError
 
 CatalogOption = Annotated[
@@ -44,6 +44,11 @@ HistoriesOption = Annotated[
 ]
 DemoOption = Annotated[bool, typer.Option("--demo", help="Use the bundled data and its fields.")]
 
+_UNDECLARED = (
+    "MongoDB says nothing of its fields: declare them in a YAML file, --catalog-config "
+    "(docs/configuration.md has an example)"
+)
+
 T = TypeVar("T")
 
 
@@ -67,6 +72,20 @@ class CatalogSource:
         """Return what may be shown of it: never a password."""
         return "MongoDB" if self.is_mongodb else self.address
 
+    def schema(self) -> Schema:
+        """Return the declared fields.
+
+        Raises:
+            InputError: as `open`.
+        """
+        if self.config is not None:
+            return self.config.declared()
+        if self.is_mongodb:
+            raise InputError(_UNDECLARED)
+        from annserve.catalog.documents import inferred_schema
+
+        return inferred_schema(Path(self.address))
+
     def open(self, *, create: bool = False) -> CatalogStore:
         """Return the store, made for the loop that runs; with ``create`` a file that is not there counts as empty.
 
@@ -75,21 +94,16 @@ class CatalogSource:
         """
         if self.is_mongodb:
             if self.config is None:
-                raise InputError(
-                    "MongoDB says nothing of its fields: declare them in a YAML file, --catalog-config "
-                    "(docs/configuration.md has an example)"
-                )
+                raise InputError(_UNDECLARED)
             from annserve.catalog.mongo_store import MongoCatalog
 
             return MongoCatalog(self.address, self.config)
-        from annserve.catalog.documents import inferred_schema
         from annserve.catalog.file_store import FileCatalog
 
         path = Path(self.address)
         if "://" in self.address:
             raise InputError("--catalog takes a mongodb:// address or a file")
-        schema = inferred_schema(path) if self.config is None else self.config.declared()
-        return FileCatalog(path, schema, self.histories, create=create)
+        return FileCatalog(path, self.schema(), self.histories, create=create)
 
     def use(self, task: Callable[[CatalogStore], Awaitable[T]], *, create: bool = False) -> T:
         """Open the store, return what ``task`` does with it, and close it."""

@@ -19,6 +19,7 @@ from annserve.domain.catalog import CatalogStore
 from annserve.domain.erasure import ErasedUsers
 from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
+from annserve.domain.ports import Recommender
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.fresh_state import FreshState
@@ -26,6 +27,7 @@ from annserve.engine.histories import HistorySource
 from annserve.engine.kept_shown import KeptShown
 from annserve.engine.metadata import MetadataReader
 from annserve.engine.outcomes import HistoryWithOutcomes
+from annserve.engine.placement_recommender import PlacementRecommender, PlainQuestions
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.user_changes import UserChanges
@@ -39,6 +41,7 @@ from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
+from annserve.placements.recipe import PlacementSet
 from annserve.service.event_queue import EventQueue
 from annserve.service.metrics import Metrics
 from annserve.service.server import Served
@@ -104,6 +107,7 @@ async def opened_service(
     keeper: KeeperPlace | None = None,
     metrics: Metrics | None = None,
     cache: SharedCache | None = None,
+    placements: Callable[[], PlacementSet] = PlacementSet,
 ) -> AsyncIterator[Served]:
     """Give what takes events and what answers from ``snapshot`` and the catalogue of ``source``, which it follows.
 
@@ -114,6 +118,7 @@ async def opened_service(
         keeper: Who follows it; None to do that here. A file is followed here in any case: it is in this memory.
         metrics: Takes what answers use of the catalogue.
         cache: What the instance's workers share of it, where the keeper follows it for all of them.
+        placements: Returns the placements that there are now; none, unless given.
     """
     # The event loop goes first: whoever refuses, or answers at once, is quick.
     executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
@@ -123,10 +128,14 @@ async def opened_service(
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
     store = None if source is None else source.open()
     users = _users_of(settings, source, store, erased)
+
+    def placed(inner: PlainQuestions) -> Recommender:
+        return PlacementRecommender(inner, recommender, placements, users.shown, settings.catalog_wait_ms / 1_000)
+
     try:
         if source is None or store is None:
             async with _told_of_fresh_items(fresh, users.news, keeper), users.queue() as events:
-                yield Served(recommender=PlainRecommender(recommender, workbench), events=events)
+                yield Served(recommender=placed(PlainRecommender(recommender, workbench)), events=events)
         else:
             if keeper is not None and source.is_mongodb:
                 opening = _linked_catalog(recommender, workbench, settings, store, users, keeper, cache)
@@ -137,7 +146,7 @@ async def opened_service(
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
                     )
-                yield Served(recommender=opened, events=events)
+                yield Served(recommender=placed(opened), events=events)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 

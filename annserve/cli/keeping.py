@@ -7,21 +7,25 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from annserve.catalog.file_fresh import FileFreshStore
 from annserve.catalog.mongo_store import MongoCatalog
-from annserve.cli.catalog_source import catalog_source
+from annserve.cli.catalog_source import CatalogSource, catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
 from annserve.cli.event_source import erasure_store_of, event_store_of
+from annserve.cli.placement_source import placement_source, schema_of
 from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
+from annserve.domain.catalog import CatalogStore
 from annserve.domain.errors import AnnserveError
 from annserve.keeper.erasures import ErasureFollower
 from annserve.keeper.event_upkeep import keep_up
 from annserve.keeper.fresh_follower import FreshFollower
 from annserve.keeper.fresh_view import FreshView
 from annserve.keeper.hub import KeeperHub
+from annserve.keeper.placement_follower import PlacementFollower
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
 from annserve.service.cache_admin import WriterCacheAdmin
@@ -90,12 +94,17 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         stack.push_async_callback(erased.stop)
         upkeep = asyncio.create_task(keep_up(events, settings.events_keep_days))
         stack.callback(upkeep.cancel)
+        placement_follower = _placement_follower(settings, source, store, hub, runtime, stack)
         await hub.start(runtime / "keeper.sock")
         stack.push_async_callback(hub.stop)
         share_metrics(runtime / "metrics", "keeper")
         metrics = Metrics()
         follow_process(metrics, "keeper")
         follow_keepers(metrics, hub)
+        if placement_follower is not None:
+            metrics.follow_fields(
+                "annserve_placement_reloads", "Reading placements, by outcome.", "outcome", placement_follower.counters
+            )
         counting = [asyncio.create_task(metrics.keep_published())]
         if cache is not None:
             counting.append(asyncio.create_task(follow_cache(metrics, cache)))
@@ -115,6 +124,7 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             cache=cache,
             histories=store,
             eraser=UserEraser(erasures, events, store, erased.tell),
+            placements=placement_follower,
         )
         admin = AdminServer(
             AdminSettings(
@@ -132,6 +142,24 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             # Calls are answered all the same; who starts an instance looks before that the port is free.
             _log.error("no AdminService: %s", error)
         await leaving.wait()
+
+
+def _placement_follower(
+    settings: Settings,
+    source: CatalogSource | None,
+    store: CatalogStore | None,
+    hub: KeeperHub,
+    runtime: Path,
+    stack: AsyncExitStack,
+) -> PlacementFollower | None:
+    placements = placement_source(settings, store)
+    if placements is None:
+        return None
+    stack.push_async_callback(placements.close)
+    follower = PlacementFollower(placements, schema_of(source), hub, runtime / "placements.json")
+    follower.start()
+    stack.push_async_callback(follower.stop)
+    return follower
 
 
 def _puller(settings: Settings, changes: SnapshotChanges) -> Puller:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from annserve.cli.answers import json_of, remarks_on, row_of
+from annserve.cli.context_text import parse_pairs, parse_value
 from annserve.cli.filter_text import parse_filter
 from annserve.cli.names import Names, NamesOption
 from annserve.cli.options import settings
@@ -18,6 +19,7 @@ from annserve_client import (
     Client,
     Options,
     Personalize,
+    Recommend,
     Related,
     Similar,
     UnavailableError,
@@ -187,9 +189,88 @@ def related(
     _ask(request, known, address, timeout, as_json=as_json)
 
 
+@app.command()
+def recommend(
+    placement: Annotated[str, typer.Option("--placement", metavar="NAME", help="What is to be filled: `home`.")],
+    items: Annotated[
+        list[str] | None,
+        typer.Option("--item", metavar="ITEM", help="What is on screen, by id or with --names by name; repeatable."),
+    ] = None,
+    user: UserOption = None,
+    recent: RecentOption = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--context",
+            metavar="NAME=VALUE",
+            help="A circumstance that the placement declares, such as hour=7; repeatable. In quotes it is a text.",
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option("--unit", metavar="ID", help="Whom experiments assign; the user without.")
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", metavar="EXPERIMENT=VARIANT", help="Answer with this variant; repeatable."),
+    ] = None,
+    names: NamesOption = None,
+    page_size: Annotated[
+        int | None, typer.Option("-k", "--page-size", help="How many items to return; as the placement says without.")
+    ] = None,
+    exclude: ExcludeOption = None,
+    candidate: CandidateOption = None,
+    filter_: FilterOption = None,
+    fields: FieldsOption = None,
+    max_staleness: StalenessOption = None,
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-seen/--include-seen", help="Leave out what the user had; as the placement says without."
+        ),
+    ] = None,
+    popularity_weight: WeightOption = None,
+    ef_search: EfOption = None,
+    exact: ExactOption = False,
+    strict: StrictOption = False,
+    explain: ExplainOption = False,
+    address: AddressOption = None,
+    timeout: TimeoutOption = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask what a placement shows here and now."""
+    known = Names.read(names)
+    options = _options(
+        known,
+        page_size,
+        exclude,
+        candidate,
+        filter_,
+        fields,
+        max_staleness,
+        ef_search,
+        exact,
+        strict,
+        explain,
+        exclude_seen,
+        popularity_weight,
+    )
+    circumstances = parse_pairs(context or (), "--context")
+    request = Recommend(
+        placement=placement,
+        item_ids=_ids(known, items),
+        user_id=user,
+        recent_items=_recent(known, recent),
+        context={name: parse_value(text) for name, text in circumstances.items()},
+        experiment_unit=unit,
+        forced_variants=parse_pairs(variant or (), "--variant"),
+        options=options,
+    )
+    _ask(request, known, address, timeout, as_json=as_json)
+
+
 def _options(
     names: Names,
-    page_size: int,
+    page_size: int | None,
     exclude: list[str] | None,
     candidate: list[str] | None,
     filter_: str | None,
@@ -236,7 +317,12 @@ def _recent(names: Names, texts: list[str] | None) -> list[WeightedItem]:
 
 
 def _ask(
-    request: Similar | Personalize | Related, names: Names, address: str | None, timeout: float, *, as_json: bool
+    request: Similar | Personalize | Related | Recommend,
+    names: Names,
+    address: str | None,
+    timeout: float,
+    *,
+    as_json: bool,
 ) -> None:
     target = address or settings().address
     try:
@@ -254,6 +340,8 @@ def _ask(
         print_json(json_of(answer, names))
         return
     shown = request.options.read_mask
-    print_rows([row_of(rank, result, names, shown) for rank, result in enumerate(answer, 1)], as_json=False)
+    has_rules = request.options.explain and answer.placement is not None
+    rows = [row_of(rank, result, names, shown, has_rules=has_rules) for rank, result in enumerate(answer, 1)]
+    print_rows(rows, as_json=False)
     for line in remarks_on(answer):
         say(line)

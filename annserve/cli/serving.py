@@ -17,6 +17,7 @@ from annserve import demo
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import say
+from annserve.cli.placement_source import check_placements, has_placements
 from annserve.cli.securing import security_of
 from annserve.cli.supervising import ADDRESS_PLACE, GREETING
 from annserve.domain.errors import InputError
@@ -50,6 +51,10 @@ def serve_command(
             help="Whether workers share what they have worked out. [env: ANNSERVE_SHARED_CACHE]",
             show_default=False,
         ),
+    ] = None,
+    placements: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where placements are, a YAML file each. [env: ANNSERVE_PLACEMENTS]"),
     ] = None,
     pull_from: Annotated[
         str | None,
@@ -86,11 +91,15 @@ def serve_command(
 
         load_demo(source)
     if use_demo:
-        os.environ[GREETING] = calls_to_try(store, address or settings().address)
+        if placements is None and not has_placements(settings()):
+            placements = demo.PLACEMENTS
+        has_examples = placements == demo.PLACEMENTS
+        os.environ[GREETING] = calls_to_try(store, address or settings().address, has_examples=has_examples)
     if source is not None and not source.is_mongodb and not Path(source.address).is_file():
         raise InputError(f"there is no catalogue at {source.address}", path=source.address)
     wanted = {
         "address": address,
+        "placements": placements,
         "snapshots": str(store.root),
         "workers": workers,
         "ops_address": ops_address,
@@ -105,7 +114,9 @@ def serve_command(
     }
     # Settings are inherited, so that every process of the instance has the same, and a password is in no argument.
     os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
+    settings.cache_clear()
     known = settings()  # Says which of them cannot be.
+    check_placements(known, source)
     security_of(known).check(known.address)
     if known.traces and find_spec("opentelemetry") is None:
         raise InputError("ANNSERVE_TRACES needs OpenTelemetry: pip install 'annserve[otel]'")
@@ -128,7 +139,7 @@ def _pull_first(store: SnapshotStore, pull_from: str | None, canary: bool) -> No
         store.activate(wanted)
 
 
-def calls_to_try(store: SnapshotStore, address: str) -> str:
+def calls_to_try(store: SnapshotStore, address: str, *, has_examples: bool = False) -> str:
     """Return commands that ask about items and a user of the live snapshot, as text for people."""
     snapshot = load_current(store).snapshot
     names = dict(zip(*(pq.read_table(demo.ITEMS)[column].to_pylist() for column in ("item_id", "name")), strict=True))
@@ -150,10 +161,22 @@ def calls_to_try(store: SnapshotStore, address: str) -> str:
         f"  {program} query personalize --user {shlex.quote(user)} --names demo{where}",
         f"  # what goes with {names[context]!r}, for this customer",
         f"  {program} query related --item {shlex.quote(context)} --user {shlex.quote(user)} --names demo{where}",
+        *(_placement_lines(program, where, context, user) if has_examples else ()),
         "  # how the instance is",
         f"  {program} admin status",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _placement_lines(program: str, where: str, item_id: str, user_id: str) -> list[str]:
+    """Return calls of the bundled placements."""
+    item, user = f"--item {shlex.quote(item_id)}", f"--user {shlex.quote(user_id)}"
+    return [
+        f"  # what the home page shows this customer: a file says how ({program} placements explain --demo)",
+        f"  {program} query recommend --placement home {user} --names demo{where}",
+        "  # what the end of a product's page shows, and why",
+        f"  {program} query recommend --placement page_end {item} {user} --explain --names demo{where}",
+    ]
 
 
 def _program() -> str:

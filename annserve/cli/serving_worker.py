@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from annserve import __version__
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_service
+from annserve.cli.placement_source import has_placements, schema_of
 from annserve.cli.securing import is_reflected, security_of
+from annserve.keeper import placement_codec
+from annserve.keeper.placement_news import PlacementNewsReader
+from annserve.placements.recipe import PlacementSet
 from annserve.service import warming
 from annserve.service.logs import configure_logs
 from annserve.service.metrics import Metrics, share_metrics
 from annserve.service.process_metrics import follow_process
-from annserve.service.server import Server, serve
+from annserve.service.server import Served, Server, serve
 from annserve.service.settings import ServerSettings
 from annserve.service.warming import HotRequests
 from annserve.settings import Settings
@@ -33,6 +39,17 @@ def _traces(settings: Settings, slot: int) -> Traces | None:
     from annserve.service.traces import Traces
 
     return Traces(__version__, f"{socket.gethostname()}:{slot}")
+
+
+@asynccontextmanager
+async def _knowing(
+    placements: PlacementNewsReader | None, opening: AbstractAsyncContextManager[Served]
+) -> AsyncIterator[Served]:
+    """Give what ``opening`` does once ``placements`` are known."""
+    async with opening as served:
+        if placements is not None:
+            await placements.wait()
+        yield served
 
 
 def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
@@ -53,8 +70,12 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         is_worker=True,
     )
     hot = HotRequests()
-    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot, topics={warming.TOPIC: hot.hear})
     source = catalog_source(None, None)
+    placements = PlacementNewsReader(schema_of(source)) if has_placements(settings) else None
+    topics = {warming.TOPIC: hot.hear}
+    if placements is not None:
+        topics[placement_codec.TOPIC] = placements.hear
+    keeper = KeeperPlace(socket=orders.runtime_folder / "keeper.sock", slot=post.slot, topics=topics)
 
     async def attend(server: Server) -> None:
         await attend_worker(
@@ -72,7 +93,16 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
         )
     follow_process(metrics, str(post.slot))
-    opened = opened_service(snapshot, settings, source, keeper, metrics, cache)
+    opening = opened_service(
+        snapshot,
+        settings,
+        source,
+        keeper,
+        metrics,
+        cache,
+        lambda: PlacementSet() if placements is None else placements.current,
+    )
+    opened = _knowing(placements, opening)
     try:
         serve(
             server_settings,

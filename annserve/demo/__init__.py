@@ -18,6 +18,9 @@ ITEMS = _FOLDER / "items.parquet"
 CATALOG = Path(__file__).parent / "catalog.yaml"
 """Declares the fields of `ITEMS`."""
 
+PLACEMENTS = Path(__file__).parent / "placements"
+"""Four worked examples: `home`, `popup`, `page_end`, `cart`."""
+
 COLUMNS = Columns(user="customer_id", item="item_id", time="time")
 """Which column of `INTERACTIONS` is what."""
 

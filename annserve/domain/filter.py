@@ -24,6 +24,9 @@ class FieldType(str, Enum):
     TIME = "time"
     """A moment, in whole milliseconds of UTC."""
 
+    # Filters are looked up by what they hold, several times for each answer: an enumeration's own hash is slow.
+    __hash__ = str.__hash__
+
 
 Scalar: TypeAlias = str | float | bool | int
 """A value: `str` (string), finite `float` (number), `bool` (boolean), `int` milliseconds since 1970 UTC (time)."""

@@ -164,6 +164,8 @@ class Explanation:
     """The share of each affinity score that is the popularity prior."""
     stage_us: tuple[tuple[str, float], ...] = ()
     """Microseconds per stage, in the order they ran."""
+    stage_counts: Mapping[str, int] = field(default_factory=dict)
+    """How many rows there were after a stage, where it counts them; only of a placement's answer."""
     catalog_use: CatalogUse | None = None
     """None without a catalogue."""
     user_similarities: Sequence[float] = ()

@@ -99,7 +99,7 @@ def arrange(
 
 def _empty_page(candidates: Candidates, recipe: Recipe, order: Rows, scores: Scores, account: Account | None) -> Page:
     numbered = order.tolist() if recipe.caps else []
-    caps = [Crowding(cap, list(map(candidates.values[cap.name].__getitem__, numbered))) for cap in recipe.caps]
+    caps = [Crowding(cap, candidates.values[cap.name], numbered) for cap in recipe.caps]
     variety = Variety(scores[order], candidates.vectors[order], recipe.diversity) if recipe.diversity else None
     return Page(candidates.is_fresh[order], variety, caps, account)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 from pyroaring import BitMap
@@ -14,11 +13,12 @@ from pyroaring import BitMap
 from annserve.domain.catalog import CatalogStore, Metadata
 from annserve.domain.deadline import Deadline
 from annserve.domain.filter import Filter
-from annserve.domain.query import Answer, CatalogUse, Mode, Query, SearchPath
+from annserve.domain.query import CatalogUse, Mode, Query, SearchPath
 from annserve.engine.blend import candidate_depth
 from annserve.engine.filters import Resolved
 from annserve.engine.knowledge import Knowledge
 from annserve.engine.merged_look_ups import IDS_MAX, MergedLookUps
+from annserve.engine.ranking import Ranking
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
 from annserve.search.index import SearchResult
@@ -32,9 +32,6 @@ _FIRST_DEPTH = {Mode.SIMILAR: 20, Mode.PERSONALIZE: 20, Mode.RELATED: 4}
 """How many candidates for each that is needed the first round checks: that many are enough when one in ten passes,
 or for Related, which needs a hundred in each space, one in three."""
 _MARGIN = 1.5
-
-Checked: TypeAlias = tuple[Answer, Mapping[str, Metadata]]
-"""An answer, and by item id the metadata that was read on the way."""
 
 
 class CandidateCheck:
@@ -52,7 +49,7 @@ class CandidateCheck:
         self._fresh = recommender.fresh
         self._look_ups: dict[tuple[Filter | None, bool], MergedLookUps] = {}
 
-    async def answer(
+    async def rank(
         self,
         query: Query,
         resolved: Resolved,
@@ -60,8 +57,8 @@ class CandidateCheck:
         use: CatalogUse,
         deadline: Deadline,
         is_over: Callable[[], bool] = lambda: False,
-    ) -> Checked | None:
-        """Return the answer, and the metadata that was read on the way; None when too few candidates pass.
+    ) -> Ranking | None:
+        """Return the rows of the answer, and the metadata that was read on the way; None when too few candidates pass.
 
         ``is_over`` says between two rounds that nobody waits for it any more.
 
@@ -85,12 +82,12 @@ class CandidateCheck:
             counts = [sum(row in kept for row in rows.tolist()) for rows in lists]
             if all(count >= needed or len(rows) < depth for count, rows in zip(counts, lists, strict=True)):
                 allowed = Restriction.over(kept, self._fresh.items.row_count)
-                answer = self._recommender.recommend(query, deadline, replace(knowledge, allowed=allowed))
+                ranking = self._recommender.rank(query, deadline, replace(knowledge, allowed=allowed))
                 path = SearchPath.HNSW if any(one.path is SearchPath.HNSW for one in found) else SearchPath.EXACT
                 # What was known before the check had a part in it too, and is older.
-                age_seconds = max(time.monotonic() - started, resolved.age_seconds or 0.0)
-                answer = replace(answer, selectivity=None, search_path=path, catalog_age_seconds=age_seconds)
-                return answer, checked
+                ranking.catalog_age_seconds = max(time.monotonic() - started, resolved.age_seconds or 0.0)
+                ranking.selectivity, ranking.search_path, ranking.checked = None, path, checked
+                return ranking
             share = max(min(counts), 0.5) / depth
             deeper = min(math.ceil(_MARGIN * needed / share), CHECKED_MAX)
             if deeper <= depth:
@@ -122,7 +119,7 @@ class CandidateCheck:
     ) -> None:
         """Sort the ``unknown`` rows into those ``passing`` and those ``failing``."""
         rows = list(unknown)
-        look_ups = self._look_ups_of(query)
+        look_ups = self.look_ups_of(query.options.filter, reads_metadata=bool(query.options.read_mask))
         use.candidate_rounds += 1
         use.candidates_checked += len(rows)
         for start in range(0, len(rows), CHECKED_MAX):
@@ -135,12 +132,12 @@ class CandidateCheck:
             passing |= passed
             failing |= BitMap(part) - passed
 
-    def _look_ups_of(self, query: Query) -> MergedLookUps:
-        """Return those that check the same filter, and read metadata or not, as ``query`` wants."""
-        key = query.options.filter, bool(query.options.read_mask)
+    def look_ups_of(self, filter_: Filter | None, *, reads_metadata: bool) -> MergedLookUps:
+        """Return those that check ``filter_``, and read metadata or not."""
+        key = filter_, reads_metadata
         look_ups = self._look_ups.get(key)
         if look_ups is None:
             self._look_ups = {known: one for known, one in self._look_ups.items() if not one.idle}
-            fields = tuple(self._store.schema.fields.values()) if key[1] else ()
-            look_ups = self._look_ups[key] = MergedLookUps(self._store, key[0], fields)
+            fields = tuple(self._store.schema.fields.values()) if reads_metadata else ()
+            look_ups = self._look_ups[key] = MergedLookUps(self._store, filter_, fields)
         return look_ups

@@ -9,26 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from pyroaring import BitMap
 
 from annserve.cache.bitmaps import BitmapCache, LeafBitmap
 from annserve.cache.shared import SharedCache
+from annserve.domain.arrays import Rows
 from annserve.domain.catalog import CatalogStore, Metadata, Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import AnnserveError, CatalogUnavailableError, DeadlineExceededError, FieldNotIndexedError
 from annserve.domain.filter import Filter, Leaf
 from annserve.domain.ports import Basis
 from annserve.domain.query import Answer, CatalogUse, Degradation, Mode, Query
-from annserve.engine.candidate_check import CandidateCheck, Checked
+from annserve.engine.candidate_check import CandidateCheck
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.filters import Filters, LeafBuilder, Resolved
 from annserve.engine.histories import NO_HISTORY, HistoryReader, HistorySource, UserHistory
 from annserve.engine.knowledge import Knowledge
 from annserve.engine.metadata import MetadataReader, chosen
+from annserve.engine.placing.candidate_fields import CandidateFields
+from annserve.engine.placing.candidate_reader import CandidateReader
+from annserve.engine.query_vectors import QueryVectors
+from annserve.engine.ranking import NO_EXCLUSIONS, Exclusions, Ranking, answer_of
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.stopwatch import Stopwatch
 from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
+from annserve.search.restriction import Restriction
 
 METADATA_CHARACTERS_MAX = 400_000
 """How much text an answer brings with it; at up to four bytes each they fit in a message."""
@@ -77,6 +84,9 @@ class CatalogRecommender:
         self._histories = HistoryReader(histories or store, self._fresh, self._settings, cache, changes)
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
+        fields = CandidateFields(metadata, bitmaps, self._fresh, settings.metadata_ttl_seconds)
+        self.candidates = CandidateReader(self._filters, builder, self._check, fields, self._fresh, settings)
+        """What the rules of placements read."""
         self.used = CatalogUse()
         """What all answers so far took of the catalogue."""
 
@@ -112,6 +122,14 @@ class CatalogRecommender:
 
     async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises."""
+        ranking = await self.rank(query, deadline)
+        answer = answer_of(ranking, query)
+        return await self.described(answer, query, ranking.checked, deadline) if query.options.read_mask else answer
+
+    async def rank(
+        self, query: Query, deadline: Deadline = NO_DEADLINE, exclusions: Exclusions = NO_EXCLUSIONS
+    ) -> Ranking:
+        """Return the rows of the answer; see `engine.ranking.Ranker.rank`."""
         self._recommender.check_pin(query)
         stopwatch = Stopwatch()
         filter_, use = query.options.filter, CatalogUse()
@@ -122,28 +140,63 @@ class CatalogRecommender:
         # The leaves that are not known are read from now on, whoever answers first.
         since = time.monotonic() - self._max_staleness_seconds(query)
         builds = {leaf: self._builder.build(leaf, since) for leaf in resolved.missing} if filter_ is not None else {}
-        history = await self._history(query, deadline, use, degradations)
-        knowledge = Knowledge(allowed=resolved.possible, seen_rows=history.seen_rows, taste_rows=history.taste_rows)
+        history = NO_HISTORY
+        if query.mode is not Mode.SIMILAR or exclusions.of_history:
+            history = await self._history(query, deadline, use, degradations)
+        knowledge = _knowledge(resolved.possible, history, exclusions)
         stopwatch.lap("catalog")
-        checked: Mapping[str, Metadata] = {}
         if not builds or filter_ is None:
-            answer = await self._answer(query, knowledge, deadline)
+            ranking = await self._rank(query, knowledge, deadline)
         else:
-            answer, checked = await self._race(query, filter_, resolved, knowledge, builds, since, use, deadline)
+            ranking = await self._race(query, filter_, resolved, knowledge, builds, since, use, deadline)
         stopwatch.lap("answer")
+        self.used.add(use)
+        ranking.catalog_use, ranking.degradations = use, degradations
+        ranking.stage_us = (stopwatch.laps[0], *ranking.stage_us)
+        if ranking.catalog_age_seconds is None:
+            ranking.catalog_age_seconds = resolved.age_seconds
+        return ranking
+
+    async def vectors(self, query: Query, deadline: Deadline = NO_DEADLINE) -> QueryVectors:
+        """Return the vectors of ``query``; see `engine.ranking.Ranker.vectors`."""
+        use = CatalogUse()
+        history = await self._history(query, deadline, use, [])
+        self.used.add(use)
+        return self._recommender.vectors_of(query, Knowledge(taste_rows=history.taste_rows))
+
+    async def recent_rows(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> Rows:
+        """Return what a user did lately; see `engine.ranking.Ranker.recent_rows`."""
+        use = CatalogUse()
+        query = Query(mode=Mode.PERSONALIZE, user_id=user_id)
+        history = await self._history(query, deadline, use, [], is_whole=True)
+        self.used.add(use)
+        taste_rows = history.taste_rows[-self._recommender.snapshot.recent_items_max :]
+        return taste_rows if taste_rows.size else self._recommender.recent_rows(user_id)
+
+    async def seen_rows(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> Rows:
+        """Return what a user has seen; see `engine.ranking.Ranker.seen_rows`."""
+        use = CatalogUse()
+        history = await self._history(Query(mode=Mode.PERSONALIZE, user_id=user_id), deadline, use, [])
+        self.used.add(use)
+        return np.concatenate([history.seen_rows, self._recommender.seen_rows(user_id)])
+
+    async def described(
+        self, answer: Answer, query: Query, checked: Mapping[str, Metadata], deadline: Deadline
+    ) -> Answer:
+        """Return ``answer`` with the fields of its `read_mask`; see `engine.ranking.Ranker.described`."""
+        if not answer.item_ids:
+            return answer
+        stopwatch, use, degradations = Stopwatch(), CatalogUse(), list(answer.degradations)
         metadata = await self._metadata(query, answer, checked, deadline, use, degradations)
         stopwatch.lap("metadata")
         self.used.add(use)
-        if answer.explanation is not None:
-            catalog, _, reading = stopwatch.laps
-            stages = (catalog, *answer.explanation.stage_us, *([reading] if query.options.read_mask else []))
-            answer = replace(answer, explanation=replace(answer.explanation, stage_us=stages, catalog_use=use))
-        age_seconds = resolved.age_seconds if answer.catalog_age_seconds is None else answer.catalog_age_seconds
-        if metadata or degradations or age_seconds is not None:
-            answer = replace(
-                answer, metadata=metadata, degradations=tuple(degradations), catalog_age_seconds=age_seconds
-            )
-        return answer
+        explanation = answer.explanation
+        if explanation is not None:
+            if explanation.catalog_use is not None:
+                use.add(explanation.catalog_use)
+            stages = (*explanation.stage_us, *stopwatch.laps)
+            explanation = replace(explanation, stage_us=stages, catalog_use=use)
+        return replace(answer, metadata=metadata, degradations=tuple(degradations), explanation=explanation)
 
     def _holds_all(self, rows: BitMap) -> bool:
         return self._fresh.items.all_in(rows)
@@ -163,11 +216,11 @@ class CatalogRecommender:
         asked = query.options.max_staleness_seconds
         return self._settings.max_staleness_seconds if asked is None else asked
 
-    async def _answer(self, query: Query, knowledge: Knowledge, deadline: Deadline) -> Answer:
+    async def _rank(self, query: Query, knowledge: Knowledge, deadline: Deadline) -> Ranking:
         estimated_us = self._recommender.estimated_us(query, knowledge)
         return await self._workbench.run(
             estimated_us,
-            lambda fallback_us: self._recommender.recommend(query, deadline, knowledge, fallback_us_max=fallback_us),
+            lambda fallback_us: self._recommender.rank(query, deadline, knowledge, fallback_us_max=fallback_us),
             deadline,
         )
 
@@ -181,11 +234,11 @@ class CatalogRecommender:
         since: float,
         use: CatalogUse,
         deadline: Deadline,
-    ) -> Checked:
-        """Return the answer of whoever has it first: checking candidates, or reading the leaves that are missing."""
+    ) -> Ranking:
+        """Return the ranking of whoever has it first: checking candidates, or reading the leaves that are missing."""
         over = asyncio.Event()
         waiting = {
-            asyncio.ensure_future(self._check.answer(query, resolved, knowledge, use, deadline, over.is_set)),
+            asyncio.ensure_future(self._check.rank(query, resolved, knowledge, use, deadline, over.is_set)),
             asyncio.ensure_future(self._by_leaves(query, filter_, knowledge, builds, since, use, deadline)),
         }
         try:
@@ -193,7 +246,7 @@ class CatalogRecommender:
         finally:
             over.set()
 
-    async def _first(self, waiting: set[asyncio.Task[Checked | None]], deadline: Deadline) -> Checked:
+    async def _first(self, waiting: set[asyncio.Task[Ranking | None]], deadline: Deadline) -> Ranking:
         """Return the first outcome that there is, or raise why there is none."""
         for task in waiting:
             # The slower one ends its look-up: a cancelled one costs a connection.
@@ -226,7 +279,7 @@ class CatalogRecommender:
         since: float,
         use: CatalogUse,
         deadline: Deadline,
-    ) -> Checked | None:
+    ) -> Ranking | None:
         # Builds belong to the keeper and to whoever else waits for them: leaving must not end them.
         built = {leaf: await asyncio.shield(build) for leaf, build in builds.items()}
         for leaf, bitmap in built.items():
@@ -236,13 +289,20 @@ class CatalogRecommender:
         known = self._filters.resolve(filter_, self._max_staleness_seconds(query), use, built)
         if known.missing:
             return None
-        answer = await self._answer(query, replace(knowledge, allowed=known.possible), deadline)
-        return replace(answer, catalog_age_seconds=known.age_seconds), {}
+        ranking = await self._rank(query, replace(knowledge, allowed=known.possible), deadline)
+        ranking.catalog_age_seconds = known.age_seconds
+        return ranking
 
     async def _history(
-        self, query: Query, deadline: Deadline, use: CatalogUse, degradations: list[Degradation]
+        self,
+        query: Query,
+        deadline: Deadline,
+        use: CatalogUse,
+        degradations: list[Degradation],
+        *,
+        is_whole: bool = False,
     ) -> UserHistory:
-        if query.user_id is None or query.mode is Mode.SIMILAR:
+        if query.user_id is None:
             return NO_HISTORY
         try:
             history = await self._histories.of(query.user_id, self._soon(deadline), use)
@@ -250,7 +310,7 @@ class CatalogRecommender:
             degradations.append(Degradation.HISTORY_UNAVAILABLE)
             return NO_HISTORY
         known = self._recommender.users.row(query.user_id) is not None
-        if known and history.newest_ms <= self._created_ms:
+        if known and not is_whole and history.newest_ms <= self._created_ms:
             return replace(history, taste_rows=NO_HISTORY.taste_rows)  # The snapshot has learned from all of it.
         return history
 
@@ -290,6 +350,14 @@ class CatalogRecommender:
     def _soon(self, deadline: Deadline) -> Deadline:
         """Return by when something must be there that an answer can do without."""
         return Deadline(min(deadline.at, time.monotonic() + self._settings.wait_seconds))
+
+
+def _knowledge(allowed: Restriction | None, history: UserHistory, exclusions: Exclusions) -> Knowledge:
+    known = Knowledge(allowed=allowed, seen_rows=history.seen_rows, taste_rows=history.taste_rows)
+    if exclusions is NO_EXCLUSIONS:
+        return known
+    excluded_rows = np.concatenate([history.latest(exclusions.of_history), exclusions.rows])
+    return replace(known, excluded_rows=excluded_rows)
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:

@@ -24,14 +24,24 @@ class Eligibility:
     excluded: Rows
     """Without repeats; rows of `restriction`, or of items that are there, or not."""
     count: int
+    allowed_count: int
+    """Of items of `restriction`, excluded or not."""
+    listed_count: int | None
+    """How many items the request's own list would have allowed; None without one."""
     rule: LimitingRule
-    """What would be to blame for too few."""
+    """What made `restriction` as small as it is, the request's own list aside."""
 
     def shortfall(self, requested: int, returned: int) -> Shortfall | None:
         """Return why fewer came back than were asked for; None when they did not."""
         if returned >= requested:
             return None
-        return Shortfall(requested=requested, returned=returned, eligible=self.count, limiting_rule=self.rule)
+        rule = self.rule
+        if self.allowed_count >= requested:
+            rule = LimitingRule.EXCLUDED
+        elif self.listed_count is not None and self.listed_count < requested:
+            # The filter is to blame only where the listed items alone would have filled the page.
+            rule = LimitingRule.CANDIDATE_ITEM_IDS
+        return Shortfall(requested=requested, returned=returned, eligible=self.count, limiting_rule=rule)
 
 
 def eligibility_of(
@@ -41,6 +51,8 @@ def eligibility_of(
     options = query.options
     excluded = vectors.seed_rows
     further = []
+    if knowledge.excluded_rows.size:
+        further.append(knowledge.excluded_rows)
     if options.exclude_item_ids:
         further.append(items.rows(options.exclude_item_ids))
     if options.exclude_seen and query.mode is not Mode.SIMILAR:
@@ -50,16 +62,20 @@ def eligibility_of(
     if further:
         excluded = np.unique(np.concatenate([excluded, *further]))
 
-    restriction, rule = knowledge.allowed, LimitingRule.CATALOGUE
+    restriction, rule, listed_count = knowledge.allowed, LimitingRule.CATALOGUE, None
     if restriction is not None and options.filter is not None:
         rule = LimitingRule.FILTER
     if options.candidate_item_ids is not None:
         candidates = BitMap(items.rows(options.candidate_item_ids))
         allowed = candidates if restriction is None else candidates & restriction.whole
-        # The filter is to blame only where the candidates alone would have filled the page.
-        rule = rule if len(candidates) >= options.k else LimitingRule.CANDIDATE_ITEM_IDS
+        listed_count = len(candidates)
         restriction = Restriction.over(allowed, items.row_count)
     allowed_count, count = items.counts(restriction, excluded)
-    if allowed_count >= options.k:
-        rule = LimitingRule.EXCLUDED
-    return Eligibility(restriction=restriction, excluded=excluded, count=count, rule=rule)
+    return Eligibility(
+        restriction=restriction,
+        excluded=excluded,
+        count=count,
+        allowed_count=allowed_count,
+        listed_count=listed_count,
+        rule=rule,
+    )

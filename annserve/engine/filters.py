@@ -141,6 +141,27 @@ class Filters:
             age_seconds=age_seconds,
         )
 
+    def passing(
+        self, filter_: Filter, max_staleness_seconds: float, use: CatalogUse
+    ) -> tuple[BitMap, int | None] | None:
+        """Return the rows that pass ``filter_``, in a bitmap that may change in the next step; None while not known.
+
+        A bitmap of one leaf comes with its version, which has no other content.
+        """
+        if isinstance(filter_, And | Or | Not):
+            resolved = self.resolve(filter_, max_staleness_seconds, use)
+            return None if resolved.missing else (resolved.certain, None)
+        found = self._bitmaps.get(filter_)
+        if found is None or self._bitmaps.age_seconds(found, time.monotonic()) > max_staleness_seconds:
+            use.bitmap_misses += 1
+            return None
+        use.bitmap_hits += 1
+        return found.bitmap, found.version
+
+    def missing(self, filter_: Filter, max_staleness_seconds: float) -> tuple[Leaf | None, ...]:
+        """Return what has to be read to know more of ``filter_``."""
+        return self.resolve(filter_, max_staleness_seconds, CatalogUse()).missing
+
     def _restriction(self, filter_: Filter | None, known: _Known) -> Restriction:
         """Return the rows that pass, with all that was learned of them while they, or nearly the same, were in use."""
         versions = tuple(bitmap.version for bitmap in known.values())

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,6 +24,7 @@ from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.fresh_state import FreshState
 from annserve.engine.knowledge import NO_ROWS
 from annserve.engine.user_changes import UserChanges
+from annserve.placements.recipe import HistoryExclusion
 
 _USERS_KEPT = 10_000
 _READ_SECONDS = 0.5
@@ -38,11 +39,18 @@ class UserHistory:
     """Every item of it, without repeats."""
     taste_rows: Rows
     """Those that speak of her taste, oldest first, each where it was met last."""
+    event_rows: Mapping[str, Rows]
+    """The items of each kind of event, without repeats, the one met last at the end."""
     newest_ms: int
     """When the newest entry was made, in milliseconds since 1970; 0 without any."""
 
+    def latest(self, exclusions: Sequence[HistoryExclusion]) -> Rows:
+        """Return the rows that ``exclusions`` leave out, repeated where several do."""
+        found = [self.event_rows.get(one.event, NO_ROWS)[-one.last :] for one in exclusions]
+        return np.concatenate(found) if found else NO_ROWS
 
-NO_HISTORY: Final = UserHistory(seen_rows=NO_ROWS, taste_rows=NO_ROWS, newest_ms=0)
+
+NO_HISTORY: Final = UserHistory(seen_rows=NO_ROWS, taste_rows=NO_ROWS, event_rows={}, newest_ms=0)
 _NEVER: Final = (-math.inf, NO_HISTORY)
 
 
@@ -127,18 +135,23 @@ class HistoryReader:
     def _as_rows(self, entries: Sequence[HistoryEntry]) -> UserHistory:
         seen: dict[int, None] = {}
         taste: dict[int, None] = {}
+        by_event: dict[str, dict[int, None]] = {}
         items = self._fresh.items
         for entry in entries:
             row = items.row(entry.item_id)
             if row is None:
                 continue
             seen[row] = None
+            of_event = by_event.setdefault(entry.event, {})
+            of_event.pop(row, None)
+            of_event[row] = None
             taste.pop(row, None)
             if entry.event not in self._settings.distaste_events:
                 taste[row] = None
         return UserHistory(
             seen_rows=np.fromiter(seen, np.int64, len(seen)),
             taste_rows=np.fromiter(taste, np.int64, len(taste)),
+            event_rows={event: np.fromiter(rows, np.int64, len(rows)) for event, rows in by_event.items()},
             newest_ms=max((entry.time_ms for entry in entries), default=0),
         )
 

@@ -24,6 +24,8 @@ class Knowledge:
     taste_rows: Rows = field(default_factory=lambda: NO_ROWS)
     """The part of it that speaks of her taste, oldest first, where it is to be folded in: it knows more than the
     snapshot does."""
+    excluded_rows: Rows = field(default_factory=lambda: NO_ROWS)
+    """What must not be returned whatever the question says of seen items; repeats count once."""
 
 
 NOTHING: Final = Knowledge()

@@ -53,6 +53,11 @@ class LiveItems:
         """Return those of ``rows`` whose items are there."""
         return rows
 
+    @property
+    def fresh_rows(self) -> Rows:
+        """The rows of items that the snapshot does not have."""
+        return np.empty(0, np.int64)
+
     def vectors(self, rows: Rows) -> Vectors:
         """Return the vectors of items that are there."""
         return self._snapshot.item_vectors[rows]
@@ -136,6 +141,12 @@ class ChangedItems(LiveItems):
         delta, count = self._delta, self.row_count
         there = [row in delta.bitmap or (row < count and row not in delta.hidden) for row in rows.tolist()]
         return rows[np.array(there, np.bool_)]
+
+    @property
+    def fresh_rows(self) -> Rows:
+        """See `LiveItems`."""
+        rows = self._delta.rows
+        return rows[rows >= self.row_count]
 
     def vectors(self, rows: Rows) -> Vectors:
         """See `LiveItems`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from cachetools import LRUCache
@@ -43,6 +43,8 @@ class MetadataReader:
         """When it was told of the items that changed last, the latest last."""
         self._forgotten_at = -math.inf
         self._look_ups = MergedLookUps(store, None, tuple(store.schema.fields.values()))
+        self.followers: list[Callable[[Sequence[str] | None], None]] = []
+        """Called with the items that are forgotten, None for all: whoever keeps something made of their metadata."""
 
     def forget(self, item_ids: Sequence[str]) -> None:
         """Drop what is known of items that changed, and what is being read of them."""
@@ -51,6 +53,8 @@ class MetadataReader:
             self._kept.pop(item_id, None)
             self._changed_at.pop(item_id, None)
             self._changed_at[item_id] = now
+        for follower in self.followers:
+            follower(item_ids)
         while len(self._changed_at) > _ITEMS_KEPT:
             # From here on, all that is not among the changes counts as changed then.
             self._forgotten_at = max(self._forgotten_at, self._changed_at.pop(next(iter(self._changed_at))))
@@ -59,6 +63,8 @@ class MetadataReader:
         """Drop everything, and what is being read: changes were missed."""
         self._kept.clear()
         self._forgotten_at = time.monotonic()
+        for follower in self.followers:
+            follower(None)
 
     def unchanged(self, item_ids: Iterable[str], as_of: float) -> bool:
         """Return whether no change of these items was told that is younger than ``as_of``, in monotonic seconds."""

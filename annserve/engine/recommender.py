@@ -8,14 +8,15 @@ from annserve.domain.arrays import Rows
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.erasure import ErasedUsers
 from annserve.domain.errors import SnapshotNotHereError
-from annserve.domain.query import Answer, Explanation, Mode, Query, SearchPath, Source
+from annserve.domain.query import Answer, Mode, Query, SearchPath, Source
 from annserve.engine.blend import blended, candidate_depth
 from annserve.engine.eligibility import Eligibility, eligibility_of
 from annserve.engine.fresh_state import FreshState
-from annserve.engine.knowledge import NOTHING, Knowledge
+from annserve.engine.knowledge import NO_ROWS, NOTHING, Knowledge
 from annserve.engine.known_users import KnownUsers
 from annserve.engine.live_items import LiveItems
 from annserve.engine.query_vectors import QueryVectorizer, QueryVectors
+from annserve.engine.ranking import Ranking, answer_of
 from annserve.engine.stopwatch import Stopwatch
 from annserve.search.index import SearchResult
 from annserve.snapshot.snapshot import Snapshot
@@ -34,20 +35,23 @@ class SnapshotRecommender:
         self._users = KnownUsers(snapshot, erased)
         self._vectorizer = QueryVectorizer(snapshot, self._users)
 
-    def recommend(
+    def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE, knowledge: Knowledge = NOTHING) -> Answer:
+        """Return the answer to ``query``, however long it takes; raises as `rank`."""
+        return answer_of(self.rank(query, deadline, knowledge), query)
+
+    def rank(
         self,
         query: Query,
         deadline: Deadline = NO_DEADLINE,
         knowledge: Knowledge = NOTHING,
         *,
         fallback_us_max: float = math.inf,
-    ) -> Answer:
-        """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises.
+    ) -> Ranking:
+        """Return the rows that answer ``query``; see `domain.ports.Recommender.recommend` for what it raises.
 
         LongScanError besides, when an exact search was not expected and would take longer than ``fallback_us_max``.
         """
         self.check_pin(query)
-        options = query.options
         stopwatch = Stopwatch()
         items = self._fresh.items
         vectors = self._vectorizer.vectors_of(query, items, knowledge)
@@ -57,20 +61,23 @@ class SnapshotRecommender:
         user_impact = _user_impact(query, vectors)
         found, source = self._search(query, items, vectors, eligibility, user_impact, deadline, fallback_us_max)
         stopwatch.lap("search")
-        item_ids = items.ids(found.rows)
-        stopwatch.lap("order")
-        return Answer(
+        return Ranking(
             snapshot_id=self._snapshot.id,
-            item_ids=item_ids,
-            scores=found.scores.tolist(),
+            items=items,
+            rows=found.rows,
+            scores=found.scores,
             source=source,
             search_path=found.path,
             selectivity=eligibility.count / len(items) if len(items) else 0.0,
-            missing_ids=vectors.missing_ids,
-            user_impact=user_impact if query.mode is Mode.RELATED else None,
-            shortfall=eligibility.shortfall(options.k, len(item_ids)),
-            explanation=_explained(items, found.rows, vectors, stopwatch) if options.explain else None,
+            vectors=vectors,
+            eligibility=eligibility,
+            user_impact=user_impact,
+            stage_us=stopwatch.laps,
         )
+
+    def vectors_of(self, query: Query, knowledge: Knowledge = NOTHING) -> QueryVectors:
+        """Return the vectors that `rank` would search with; raises what it raises of ids and recent items."""
+        return self._vectorizer.vectors_of(query, self._fresh.items, knowledge)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -130,6 +137,17 @@ class SnapshotRecommender:
             )
             for index, vector in searched
         )
+
+    def seen_rows(self, user_id: str) -> Rows:
+        """Return what the snapshot knows a user to have had, most recent last."""
+        row = self._users.row(user_id)
+        if row is None or self._snapshot.histories is None:
+            return NO_ROWS
+        return self._snapshot.histories.of(row)
+
+    def recent_rows(self, user_id: str) -> Rows:
+        """Return the last of `seen_rows`, as many as fold-in looks at."""
+        return self.seen_rows(user_id)[-self._snapshot.recent_items_max :]
 
     def estimated_us(self, query: Query, knowledge: Knowledge = NOTHING, depth: int | None = None) -> float:
         """Return an estimate of what ``query`` costs, in microseconds, on the high side; see `SpaceIndex.estimated_us`.
@@ -206,23 +224,6 @@ def _popular(items: LiveItems, k: int, eligibility: Eligibility) -> SearchResult
     rows = items.most_popular(k, eligibility.restriction, eligibility.excluded)
     return SearchResult(
         rows=rows, scores=items.popularity(rows), path=SearchPath.EXACT, eligible_count=eligibility.count
-    )
-
-
-def _explained(items: LiveItems, rows: Rows, vectors: QueryVectors, stopwatch: Stopwatch) -> Explanation:
-    likeness: list[float] = []
-    affinity: list[float] = []
-    popularity: list[float] = []
-    if vectors.likeness is not None:
-        likeness = items.likeness.score_rows(vectors.likeness, rows).tolist()
-    if vectors.affinity is not None:
-        affinity = items.affinity.score_rows(vectors.affinity, rows).tolist()
-        popularity = (vectors.affinity[-1] * items.popularity(rows)).tolist()
-    return Explanation(
-        likeness_scores=likeness,
-        affinity_scores=affinity,
-        popularity_contributions=popularity,
-        stage_us=stopwatch.laps,
     )
 
 

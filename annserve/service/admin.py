@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from annserve.placements.problems import Problem
+from annserve.placements.recipe import PlacementSet
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
@@ -166,4 +169,40 @@ class CacheAdmin(Protocol):
 
     async def hot_keys(self, count: int) -> Sequence[HotKey]:
         """Return the hottest items, hottest first, at most so many."""
+        ...
+
+
+class PlacementsReport(Protocol):
+    """What placements there are, and what is wrong with those that are to replace them."""
+
+    @property
+    def placements(self) -> PlacementSet:
+        """Those that answer."""
+        ...
+
+    @property
+    def loaded_at(self) -> float | None:
+        """Seconds since 1970; None before any."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Of what was read last; nothing of it is used while there are any."""
+        ...
+
+
+class PlacementAdmin(Protocol):
+    """Who follows the placements where they are kept."""
+
+    @property
+    def report(self) -> PlacementsReport:
+        """How things are."""
+        ...
+
+    async def reload(self, *, validate_only: bool = False) -> PlacementsReport:
+        """Read them now, and use all of them, or none if anything is wrong.
+
+        Raises:
+            InputError, CatalogUnavailableError: they cannot be read.
+        """
         ...

@@ -12,9 +12,16 @@ import grpc
 from google.protobuf.message import Message
 
 from annserve.domain.catalog import CatalogStore
-from annserve.domain.errors import InvalidArgumentError, NoCatalogError, NotEnabledError
+from annserve.domain.errors import (
+    InputError,
+    InstanceRefusedError,
+    InvalidArgumentError,
+    NoCatalogError,
+    NotEnabledError,
+)
 from annserve.service import admin_convert as convert
-from annserve.service.admin import CacheAdmin, FreshItems, Instance
+from annserve.service import placement_messages
+from annserve.service.admin import CacheAdmin, FreshItems, Instance, PlacementAdmin
 from annserve.service.calls import CODES, Context, Request, abort, decoder, encode, logged_status
 from annserve.service.request_id import request_id_of
 from annserve.service.snapshot_changes import SnapshotChanges
@@ -25,7 +32,7 @@ SERVICE: Final = messages.DESCRIPTOR.services_by_name["AdminService"]
 SERVICE_NAME: Final = SERVICE.full_name
 
 _READING: Final = ("Get", "List")
-_LOGGED_FIELDS: Final = ("snapshot_id", "slot", "worker_count")
+_LOGGED_FIELDS: Final = ("snapshot_id", "slot", "worker_count", "validate_only")
 """What the log repeats of a request: neither users nor vectors."""
 
 Response = TypeVar("Response", bound=Message)
@@ -46,6 +53,8 @@ class Operated:
     histories: CatalogStore | None
     """None where it has no catalogue."""
     eraser: UserEraser
+    placements: PlacementAdmin | None = None
+    """None where it has no placements."""
 
 
 class AdminServicer:
@@ -58,6 +67,7 @@ class AdminServicer:
         self._cache = operated.cache
         self._histories = operated.histories
         self._eraser = operated.eraser
+        self._placements = operated.placements
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Return what grpc needs to serve each method."""
@@ -75,6 +85,8 @@ class AdminServicer:
             "FlushCache": self._handler(self.flush_cache, messages.FlushCacheRequest),
             "GetHotKeys": self._handler(self.get_hot_keys, messages.GetHotKeysRequest),
             "Reload": self._handler(self.reload, messages.ReloadRequest),
+            "ListPlacements": self._handler(self.list_placements, messages.ListPlacementsRequest),
+            "ReloadPlacements": self._handler(self.reload_placements, messages.ReloadPlacementsRequest),
             "Drain": self._handler(self.drain, messages.DrainRequest),
             "Undrain": self._handler(self.undrain, messages.UndrainRequest),
             "AppendHistory": self._handler(self.append_history, messages.AppendHistoryRequest),
@@ -148,6 +160,18 @@ class AdminServicer:
         await self._changes.reload()
         return messages.ReloadResponse()
 
+    async def list_placements(self, _request: messages.ListPlacementsRequest) -> messages.ListPlacementsResponse:
+        """Answer `AdminService.ListPlacements`."""
+        return placement_messages.list_response(self._known_placements().report)
+
+    async def reload_placements(self, request: messages.ReloadPlacementsRequest) -> messages.ReloadPlacementsResponse:
+        """Answer `AdminService.ReloadPlacements`."""
+        try:
+            report = await self._known_placements().reload(validate_only=request.validate_only)
+        except InputError as error:
+            raise InstanceRefusedError("PLACEMENTS_UNREADABLE", error.message) from None
+        return placement_messages.reload_response(report)
+
     async def drain(self, _request: messages.DrainRequest) -> messages.DrainResponse:
         """Answer `AdminService.Drain`."""
         await self._instance.drain()
@@ -178,6 +202,11 @@ class AdminServicer:
         if self._cache is None:
             raise NotEnabledError("a shared cache")
         return self._cache
+
+    def _known_placements(self) -> PlacementAdmin:
+        if self._placements is None:
+            raise NotEnabledError("placements")
+        return self._placements
 
     def _known_histories(self, method: str) -> CatalogStore:
         if self._histories is None:

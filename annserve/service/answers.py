@@ -208,7 +208,7 @@ async def answer_into(
 def write_answer(answer: Answer, query: Query, response: Response | messages.BatchRecommendResult) -> None:
     """Write what is the same for all calls with this answer."""
     convert.write_answer(answer, response.recommendations)
-    response.serving_info.attribution_token = attribution_token(answer.snapshot_id, query)
+    response.serving_info.attribution_token = attribution_token(answer.snapshot_id, query, answer.placement)
 
 
 def _encoded(versions: tuple[int, ...]) -> bytes:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from annserve.domain.filter import key_of
-from annserve.domain.query import Mode, Query
+from annserve.domain.query import ContextValue, Mode, Placed, PlacementUse, Query
 
 
-def attribution_token(snapshot_id: str, query: Query) -> str:
+def attribution_token(snapshot_id: str, query: Query, use: PlacementUse | None = None) -> str:
     """Return 32 hexadecimal digits that are equal for equal requests to one snapshot, whoever answers.
 
     What plainly does not change which items are asked for is left out: how a caller wants them explained, which of
     their fields to return, whether missing ids fail the request, which snapshot it was pinned to, how old the catalogue
     may be, repeated seeds, the order of excluded and candidate items and of a filter's parts, taste where none is asked
     for. What the catalogue holds is no part of it either: one token may stand for answers from before and after a
-    change. The hash is no secret: whoever knows all that was asked can compute it.
+    change. Of a placement the version and the variant that answered count, and the circumstances; whom an experiment
+    assigned does not. The hash is no secret: whoever knows all that was asked can compute it.
     """
     options = query.options
     popularity_weight, exclude_seen = options.popularity_weight, options.exclude_seen
@@ -40,5 +42,16 @@ def attribution_token(snapshot_id: str, query: Query) -> str:
         options.exact,
         # Added only where there is one, so that all other tokens stay what they were.
         *(() if options.filter is None else (key_of(options.filter),)),
+        *(() if query.placed is None or use is None else _placed(query.placed, use)),
     )
     return hashlib.blake2b(repr(asked).encode(), digest_size=16).hexdigest()
+
+
+def _placed(placed: Placed, use: PlacementUse) -> tuple[object, ...]:
+    context = sorted((name, _plain(value)) for name, value in placed.context.items())
+    return use.name, use.version, use.variant, context, placed.page_size, placed.exclude_seen
+
+
+def _plain(value: ContextValue) -> str:
+    """Return a text that is the same in every process."""
+    return repr(value.timestamp() if isinstance(value, datetime) else value)

@@ -16,6 +16,7 @@ from annserve.domain.query import (
     Explanation,
     LimitingRule,
     Mode,
+    PlacementUse,
     Query,
     SearchPath,
     Source,
@@ -200,6 +201,12 @@ def write_answer(answer: Answer, recommendations: messages.Recommendations) -> N
     add = recommendations.results.add
     for item_id, score in zip(answer.item_ids, answer.scores, strict=True):
         add(item_id=item_id, score=score, source=source)
+    for result, own_source in zip(recommendations.results, answer.row_sources, strict=False):
+        result.source = SOURCES[own_source]
+    for result, step in zip(recommendations.results, answer.fallback_steps, strict=False):
+        result.fallback_step = step
+    if answer.placement is not None:
+        _write_placement(answer.placement, recommendations.placement)
     recommendations.snapshot_id = answer.snapshot_id
     recommendations.search_path = SEARCH_PATHS[answer.search_path]
     if answer.selectivity is not None:
@@ -215,6 +222,15 @@ def write_answer(answer: Answer, recommendations: messages.Recommendations) -> N
         recommendations.shortfall.returned_count = answer.shortfall.returned
         recommendations.shortfall.eligible_count = answer.shortfall.eligible
         recommendations.shortfall.limiting_rule = LIMITING_RULES[answer.shortfall.limiting_rule]
+
+
+def _write_placement(use: PlacementUse, message: messages.PlacementUse) -> None:
+    message.name, message.version = use.name, use.version
+    message.experiment, message.variant = use.experiment, use.variant
+    message.mode = "" if use.mode is None else use.mode.value
+    message.suppressed_reason = use.suppressed_reason
+    if use.user_context_similarity is not None:
+        message.user_context_similarity = use.user_context_similarity
 
 
 def write_serving_info(
@@ -238,9 +254,15 @@ def _write_explanation(
         if explanation.affinity_scores:
             result.explanation.affinity = explanation.affinity_scores[position]
             result.explanation.popularity_contribution = explanation.popularity_contributions[position]
+        if explanation.user_similarities:
+            result.explanation.user_similarity = explanation.user_similarities[position]
+        if explanation.context_similarities:
+            result.explanation.context_similarity = explanation.context_similarities[position]
+        for effect in explanation.effects[position] if explanation.effects else ():
+            result.explanation.effects.add(rule=effect.rule, weight=effect.weight)
     for stage, stage_us in explanation.stage_us:
-        duration = serving_info.stage_durations.add(stage=stage).duration
-        duration.FromNanoseconds(round(stage_us * 1_000))
+        entry = serving_info.stage_durations.add(stage=stage, row_count=explanation.stage_counts.get(stage))
+        entry.duration.FromNanoseconds(round(stage_us * 1_000))
     if explanation.catalog_use is not None:
         _write_catalog_use(explanation.catalog_use, serving_info.catalog_use)
 

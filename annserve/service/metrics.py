@@ -66,6 +66,9 @@ class Metrics:
         )
         self._graph, self._scan = (searches.labels(path.value).observe for path in (SearchPath.HNSW, SearchPath.EXACT))
         self._fallbacks = self._counter("annserve_fallbacks", "Answers from another source than asked.", "source")
+        self._placements = self._counter(
+            "annserve_placement_answers", "Answers of placements, kept ones aside.", "placement", "variant", "result"
+        )
         self._published: list[Callable[[], None]] = []
 
     def meter(self, method: str) -> Callable[[str, float], None]:
@@ -86,9 +89,14 @@ class Metrics:
 
     def answered(self, answer: Answer, seconds: float) -> None:
         """Count an answer that the engine made."""
-        (self._graph if answer.search_path is SearchPath.HNSW else self._scan)(seconds)
-        if answer.source is Source.POPULAR:
-            self._fallbacks.labels(answer.source.value).inc()
+        use = answer.placement
+        if use is not None:
+            # Both are names that files declare, so there are few.
+            self._placements.labels(use.name, use.variant, _result_of(answer)).inc()
+        if use is None or use.mode is not None:
+            (self._graph if answer.search_path is SearchPath.HNSW else self._scan)(seconds)
+            if answer.source is Source.POPULAR:
+                self._fallbacks.labels(answer.source.value).inc()
         for degradation in answer.degradations:
             self._degraded.labels(degradation.value).inc()
 
@@ -128,8 +136,8 @@ class Metrics:
         finally:
             self.publish()
 
-    def _counter(self, name: str, documentation: str, label: str) -> Counter:
-        return Counter(name, documentation, (label,), registry=self.registry)
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
 
     def _histogram(self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
         return Histogram(name, documentation, labels, buckets=bounds, registry=self.registry)
@@ -160,6 +168,15 @@ class MeteredRecommender:
         answer = await self._recommender.recommend(query, deadline)
         self._metrics.answered(answer, time.perf_counter() - began)
         return answer
+
+
+def _result_of(answer: Answer) -> str:
+    """Return how a placement fared."""
+    if answer.placement is not None and answer.placement.mode is None:
+        return "suppressed"
+    if any(answer.fallback_steps):
+        return "fallback"
+    return "full" if answer.shortfall is None else "short"
 
 
 def _increases(counter: Counter, count: Count) -> Callable[[], None]:

@@ -110,6 +110,16 @@ class AdminServiceStub:
                 request_serializer=annserve_dot_v1_dot_admin__service__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=annserve_dot_v1_dot_admin__service__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.ListPlacements = channel.unary_unary(
+                '/annserve.v1.AdminService/ListPlacements',
+                request_serializer=annserve_dot_v1_dot_admin__service__pb2.ListPlacementsRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__service__pb2.ListPlacementsResponse.FromString,
+                _registered_method=True)
+        self.ReloadPlacements = channel.unary_unary(
+                '/annserve.v1.AdminService/ReloadPlacements',
+                request_serializer=annserve_dot_v1_dot_admin__service__pb2.ReloadPlacementsRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__service__pb2.ReloadPlacementsResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/annserve.v1.AdminService/Drain',
                 request_serializer=annserve_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -254,6 +264,26 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPlacements(self, request, context):
+        """Returns the placements that answer, by name, and what is wrong with those that are to replace them. FAILED_PRECONDITION
+        (`NOT_ENABLED`) where the instance has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReloadPlacements(self, request, context):
+        """Reads the placements where they are kept, now instead of within half a second, and uses all of them; or, if anything
+        is wrong with one, none: the answer, which is no error, then says what, and those that were there stay.
+
+        UNAVAILABLE (`CATALOG_UNAVAILABLE`) when the database does not answer, FAILED_PRECONDITION (`INSTANCE_REFUSED`,
+        cause `PLACEMENTS_UNREADABLE`) when they cannot be read for another reason, and (`NOT_ENABLED`) as in
+        `ListPlacements`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Says in health that calls are no longer welcome, for all workers. Those that come are answered still.
         """
@@ -353,6 +383,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=annserve_dot_v1_dot_admin__service__pb2.ReloadRequest.FromString,
                     response_serializer=annserve_dot_v1_dot_admin__service__pb2.ReloadResponse.SerializeToString,
+            ),
+            'ListPlacements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlacements,
+                    request_deserializer=annserve_dot_v1_dot_admin__service__pb2.ListPlacementsRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__service__pb2.ListPlacementsResponse.SerializeToString,
+            ),
+            'ReloadPlacements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadPlacements,
+                    request_deserializer=annserve_dot_v1_dot_admin__service__pb2.ReloadPlacementsRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__service__pb2.ReloadPlacementsResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -737,6 +777,60 @@ class AdminService:
             '/annserve.v1.AdminService/Reload',
             annserve_dot_v1_dot_admin__service__pb2.ReloadRequest.SerializeToString,
             annserve_dot_v1_dot_admin__service__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlacements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/ListPlacements',
+            annserve_dot_v1_dot_admin__service__pb2.ListPlacementsRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__service__pb2.ListPlacementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadPlacements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/ReloadPlacements',
+            annserve_dot_v1_dot_admin__service__pb2.ReloadPlacementsRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__service__pb2.ReloadPlacementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

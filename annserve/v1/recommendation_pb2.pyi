@@ -892,8 +892,13 @@ class StageDuration(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place."""
+    """The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+    those that took place.
+    """
+    row_count: _builtins.int
+    """Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Wall time, to the nanosecond."""
@@ -903,11 +908,14 @@ class StageDuration(_message.Message):
         *,
         stage: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        row_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "duration", b"duration", "row_count", b"row_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "duration", b"duration", "row_count", b"row_count", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__row_count: _TypeAlias = _typing.Literal["row_count"]  # noqa: Y015
+    _WhichOneofArgType__row_count: _TypeAlias = _typing.Literal["_row_count", b"_row_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__row_count) -> _WhichOneofReturnType__row_count | None: ...
 
 Global___StageDuration: _TypeAlias = StageDuration  # noqa: Y015

@@ -62,7 +62,7 @@ def test_every_method_of_the_contract_is_served(admin: Admin) -> None:
             request = getattr(admin_service_pb2, method.input_type.name)()
             codes[name] = getattr(stub, name).future(request, timeout=WAIT_SECONDS).code()
 
-    assert len(codes) == 17
+    assert len(codes) == 19
     assert set(codes.values()) == {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
 
 

@@ -19,26 +19,28 @@ class Crowding:
     Nothing is done for a candidate that nobody asks about: asking costs a look-up or two for each of its values.
     """
 
-    def __init__(self, cap: Cap, values: Sequence[tuple[Scalar, ...]]) -> None:
+    def __init__(self, cap: Cap, values: Sequence[tuple[Scalar, ...]], positions: Sequence[int]) -> None:
         """Begin with nothing placed.
 
         Args:
             cap: Allows at least 1.
-            values: Those of each candidate; one without any is never denied any place.
+            values: By position; a candidate without any is never denied any place.
+            positions: Where each candidate's values are.
         """
         self.name = cap.name
         self._at_most, self._window = cap.at_most, cap.window
         self._values = values
+        self._positions = positions
         self._places: dict[Scalar, list[int]] = {}
 
     def place(self, candidate: int, place: int) -> None:
         """Count ``candidate``, which is put at ``place``: once, however often its list repeats a value."""
-        for value in set(self._values[candidate]):
+        for value in set(self._values[self._positions[candidate]]):
             insort(self._places.setdefault(value, []), place)
 
     def remove(self, candidate: int, place: int) -> None:
         """Count ``candidate`` at ``place`` no more."""
-        for value in set(self._values[candidate]):
+        for value in set(self._values[self._positions[candidate]]):
             self._places[value].remove(place)
 
     def opens_at(self, candidate: int, place: int) -> int:
@@ -46,7 +48,7 @@ class Crowding:
 
         Otherwise a later place, before which it may not stand anywhere unless something is removed; `NEVER` for none.
         """
-        for value in self._values[candidate]:
+        for value in self._values[self._positions[candidate]]:
             places = self._places.get(value)
             if places and len(places) >= self._at_most:
                 opening = self._opening(places, place)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, compress
 
-import numpy as np
-
 from annserve.engine.order.account import DIVERSITY, EXPLORATION, Account
 from annserve.engine.order.crowding import Crowding
 from annserve.engine.order.variety import Variety
@@ -77,7 +75,7 @@ class Page:
         if self._variety is None:
             yield from compress(range(self._count), self._is_free)
             return
-        gains = np.where(np.frombuffer(self._is_free, np.bool_), self._variety.gains, -np.inf)
+        gains = self._variety.gains
         best, count = int(gains.argmax()), self._is_free.count(1)
         if count:
             yield best
@@ -95,7 +93,7 @@ class Page:
                 self._denied.clear()
                 return candidate
             self._denied.append((cap.name, candidate))
-            self._is_free[candidate] = False
+            self._set_free(candidate, is_free=False)
             self._sleeping[opening].append(candidate)
         return None
 
@@ -109,15 +107,20 @@ class Page:
 
     def _wake(self, sleepers: Iterable[int]) -> None:
         for candidate in sleepers:
-            self._is_free[candidate] = True
+            self._set_free(candidate, is_free=True)
 
     def _reserve(self, candidate: int, place: int, places: list[int], rule: str) -> None:
         places.append(place)
         if self._account is not None:
             self._account.reserved(candidate, rule)
 
+    def _set_free(self, candidate: int, *, is_free: bool) -> None:
+        self._is_free[candidate] = is_free
+        if self._variety is not None:
+            (self._variety.put_back if is_free else self._variety.take)(candidate)
+
     def _hold(self, candidate: int, place: int) -> None:
-        self._is_free[candidate] = False
+        self._set_free(candidate, is_free=False)
         for cap in self._caps:
             cap.place(candidate, place)
 

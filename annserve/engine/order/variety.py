@@ -29,16 +29,31 @@ class Variety:
         # With its root in both factors, a product of two rows is the diversity times their cosine.
         self._vectors: Vectors = vectors * np.float32(math.sqrt(diversity))
         self._is_any_placed = False
-        self.gains: Scores = self._relevance
-        """Shape ``(n,)``; those of candidates already placed mean nothing."""
+        self._gains: Scores = self._relevance
+        self._taken: Scores = np.zeros_like(self._relevance)
+        """Minus infinity for whom it is not asked about at present, 0 for the others."""
+
+    @property
+    def gains(self) -> Scores:
+        """Shape ``(n,)``; minus infinity for those who are taken out."""
+        gains: Scores = self._gains + self._taken
+        return gains
+
+    def take(self, candidate: int) -> None:
+        """Leave ``candidate`` out of `gains`."""
+        self._taken[candidate] = -np.inf
+
+    def put_back(self, candidate: int) -> None:
+        """Have ``candidate`` in `gains` again."""
+        self._taken[candidate] = 0.0
 
     def place(self, candidate: int) -> None:
         """Count the likeness of all with ``candidate``."""
         gains: Scores = self._vectors @ self._vectors[candidate]
         np.subtract(self._relevance, gains, out=gains)
         if self._is_any_placed:
-            np.minimum(self.gains, gains, out=gains)
-        self.gains, self._is_any_placed = gains, True
+            np.minimum(self._gains, gains, out=gains)
+        self._gains, self._is_any_placed = gains, True
 
 
 def _scaled(scores: Scores) -> Scores:

@@ -17,6 +17,9 @@ from annserve_client.admin_results import (
     HistoryEntry,
     HotKey,
     InstanceStatus,
+    Placement,
+    PlacementList,
+    PlacementProblem,
     Snapshot,
     SnapshotSwap,
     Worker,
@@ -24,6 +27,7 @@ from annserve_client.admin_results import (
     entry_message,
     hot_key_of,
     item_message,
+    placement_list_of,
     snapshot_of,
     stats_of,
     status_of,
@@ -40,6 +44,9 @@ __all__ = [
     "HistoryEntry",
     "HotKey",
     "InstanceStatus",
+    "Placement",
+    "PlacementList",
+    "PlacementProblem",
     "Snapshot",
     "SnapshotSwap",
     "Worker",
@@ -127,6 +134,19 @@ class AdminClient:
     def delete_items(self, item_ids: Sequence[str]) -> None:
         """Take 1 to 1,000 items out of all answers."""
         self._call(self._stub.DeleteItems, messages.DeleteItemsRequest(item_ids=item_ids))
+
+    def placements(self) -> PlacementList:
+        """Return the placements that answer, and what is wrong with those that are to replace them."""
+        return placement_list_of(self._call(self._stub.ListPlacements, messages.ListPlacementsRequest()))
+
+    def reload_placements(self, *, validate_only: bool = False) -> PlacementList:
+        """Read the placements anew: all are used, or none and the result says what is wrong.
+
+        Args:
+            validate_only: Look only; the result tells of what is there as if it were used.
+        """
+        request = messages.ReloadPlacementsRequest(validate_only=validate_only)
+        return placement_list_of(self._call(self._stub.ReloadPlacements, request))
 
     def cache_stats(self) -> CacheStats:
         """Return what the cache holds and how it fared."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from annserve_client._gen import admin_pb2 as messages
+from annserve_client._gen import admin_service_pb2 as service_messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,79 @@ _STATES = {
     messages.WORKER_STATE_SERVING: WorkerState.SERVING,
     messages.WORKER_STATE_DRAINING: WorkerState.DRAINING,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """A placement that answers."""
+
+    name: str
+    version: str
+    """Names the content of its file."""
+    description: str
+    modes: tuple[str, ...]
+    """Which questions it may ask: ``similar``, ``personalize``, ``related``."""
+    experiment: str
+    """Empty without one."""
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementProblem:
+    """Something that is wrong with a placement."""
+
+    file: str
+    line: int
+    """From 1 on, as `column`."""
+    column: int
+    field: str
+    """The key, for example ``boosts[0].when``; empty where it is the file as a whole."""
+    description: str
+    """What is wrong, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementList:
+    """The placements of an instance."""
+
+    placements: list[Placement]
+    load_time: datetime | None
+    """When this set of them was first used; None before any, and where it was not asked for."""
+    problems: list[PlacementProblem]
+    """What is wrong with what was read last; empty when it is what answers."""
+
+
+def placement_list_of(
+    message: service_messages.ListPlacementsResponse | service_messages.ReloadPlacementsResponse,
+) -> PlacementList:
+    """Return what ``message`` says."""
+    load_time: datetime | None = None
+    if isinstance(message, service_messages.ListPlacementsResponse) and message.HasField("load_time"):
+        load_time = message.load_time.ToDatetime(UTC)
+    return PlacementList(
+        placements=[
+            Placement(
+                name=placement.name,
+                version=placement.version,
+                description=placement.description,
+                modes=tuple(placement.modes),
+                experiment=placement.experiment,
+                variants=tuple(placement.variants),
+            )
+            for placement in message.placements
+        ],
+        load_time=load_time,
+        problems=[
+            PlacementProblem(
+                file=problem.file,
+                line=problem.line,
+                column=problem.column,
+                field=problem.field,
+                description=problem.description,
+            )
+            for problem in message.problems
+        ],
+    )
 
 
 def status_of(message: messages.InstanceStatus) -> InstanceStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack, overload
 
 import grpc
 
@@ -22,7 +22,17 @@ from annserve_client.errors import AnnserveError, error_of_call
 from annserve_client.events import Event, Written, write_message_of, written_of
 from annserve_client.hedging import Hedger, Hedging
 from annserve_client.pool import Connection, lapsed
-from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
+from annserve_client.requests import (
+    DEFAULT_OPTIONS,
+    Options,
+    Personalize,
+    PlacementFields,
+    Related,
+    Request,
+    Similar,
+    WeightedItem,
+    request_of,
+)
 from annserve_client.results import Recommendations
 
 
@@ -83,16 +93,26 @@ class AsyncClient:
         )
         return await self.recommend(request, timeout_seconds=timeout_seconds)
 
-    async def recommend(self, request: Request, *, timeout_seconds: float | None = None) -> Recommendations:
-        """Return the answer to ``request``.
+    @overload
+    async def recommend(self, asked: Request, *, timeout_seconds: float | None = None) -> Recommendations: ...
+    @overload
+    async def recommend(
+        self, asked: str, *, timeout_seconds: float | None = None, **fields: Unpack[PlacementFields]
+    ) -> Recommendations: ...
+    async def recommend(
+        self, asked: Request | str, *, timeout_seconds: float | None = None, **fields: Unpack[PlacementFields]
+    ) -> Recommendations:
+        """Return the answer to a request, or what a placement shows: ``recommend("home", user_id="u1")``.
 
         Args:
-            request: What is asked.
+            asked: What is asked, or the name of a placement.
             timeout_seconds: How long this call may take, retries included; the client's default unless set.
+            fields: Those of `Recommend`, of a placement.
 
         Raises:
             AnnserveError: there is no answer; its class says what family of reasons it is of.
         """
+        request = request_of(asked, fields)
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         method, message = type(request).__name__, message_of(request)
         if self._hedger is None:

@@ -188,6 +188,9 @@ def answer_of(response: Response) -> Recommendations:
         ),
         cache_age_seconds=serving_info.cache.age.ToNanoseconds() / 1e9 if serving_info.HasField("cache") else None,
         placement=_placement(answer.placement) if answer.HasField("placement") else None,
+        stage_row_counts={
+            entry.stage: entry.row_count for entry in serving_info.stage_durations if entry.HasField("row_count")
+        },
     )
 
 

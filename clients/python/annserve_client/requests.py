@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 from annserve_client.filters import Filter, Value
 
@@ -101,4 +102,25 @@ class Recommend:
     options: Options = field(default=DEFAULT_OPTIONS)
 
 
+class PlacementFields(TypedDict, total=False):
+    """The fields of `Recommend` beside the placement's name."""
+
+    item_ids: Sequence[str]
+    user_id: str | None
+    recent_items: Sequence[WeightedItem]
+    context: Mapping[str, Value]
+    experiment_unit: str | None
+    forced_variants: Mapping[str, str]
+    options: Options
+
+
 Request = Similar | Personalize | Related | Recommend
+
+
+def request_of(asked: Request | str, fields: Mapping[str, Any]) -> Request:
+    """Return ``asked``, or what asks the placement that it names with ``fields`` of `Recommend`."""
+    if isinstance(asked, str):
+        return Recommend(placement=asked, **fields)
+    if fields:
+        raise TypeError(f"a {type(asked).__name__} says by itself what {', '.join(fields)} would")
+    return asked

@@ -194,6 +194,8 @@ class Recommendations:
     """How long ago the making of it began; None where `cache_source` is."""
     placement: PlacementUse | None = None
     """How the placement that was asked answered; None where none was."""
+    stage_row_counts: Mapping[str, int] = field(default_factory=dict)
+    """How many rows a stage left, or `fallback` added, where it counts them; `Recommend` that says `explain` only."""
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.results)

@@ -30,10 +30,13 @@ from annserve_client import (
     NotFoundError,
     Options,
     Personalize,
+    PlacementUse,
     PreconditionError,
+    Recommend,
     Recommendation,
     Recommendations,
     Related,
+    RuleEffect,
     ScoreExplanation,
     SearchPath,
     ServerError,
@@ -411,3 +414,81 @@ def test_limit_that_is_none_is_refused(limit: float) -> None:
 
 def test_service_config_is_the_one_the_contract_ships() -> None:
     assert (PROTO / "service_config.json").read_text() == SERVICE_CONFIG
+
+
+RECOMMEND = service_messages.RecommendRequest(
+    placement="home",
+    item_ids=["a"],
+    user_id="u",
+    recent_items=[messages.WeightedItem(item_id="r", weight=2.0)],
+    experiment_unit="device",
+    forced_variants={"trial": "b"},
+    options=messages.RecommendOptions(explain=True),
+)
+RECOMMEND.context["hour"].number_value = 7
+RECOMMEND.context["device"].string_value = "phone"
+RECOMMEND.context["returning"].bool_value = False
+RECOMMEND.context["since"].time_value.FromSeconds(60)
+PLACED: dict[str, Any] = {
+    "item_ids": ["a"],
+    "user_id": "u",
+    "recent_items": [WeightedItem(item_id="r", weight=2.0)],
+    "context": {"hour": 7, "device": "phone", "returning": False, "since": datetime.fromtimestamp(60, UTC)},
+    "experiment_unit": "device",
+    "forced_variants": {"trial": "b"},
+    "options": Options(explain=True),
+}
+
+
+def _placed_response() -> service_messages.RecommendResponse:
+    row = messages.Recommendation(item_id="a", source=messages.SOURCE_EDITORIAL, fallback_step=2)
+    row.explanation.user_similarity = 0.5
+    row.explanation.effects.add(rule="boosts[0]", weight=2.0)
+    row.explanation.effects.add(rule="caps[0]")
+    response = service_messages.RecommendResponse(recommendations=messages.Recommendations(results=[row]))
+    response.recommendations.placement.CopyFrom(
+        messages.PlacementUse(name="home", version="v", experiment="trial", variant="b", mode="related")
+    )
+    response.serving_info.stage_durations.add(stage="search", row_count=200)
+    response.serving_info.stage_durations.add(stage="policy")
+    return response
+
+
+def _check_placed(answer: Recommendations) -> None:
+    assert answer.placement == PlacementUse(
+        name="home",
+        version="v",
+        experiment="trial",
+        variant="b",
+        mode="related",
+        suppressed_reason="",
+        user_context_similarity=None,
+    )
+    (item,) = answer
+    assert (item.source, item.fallback_step) == (Source.EDITORIAL, 2)
+    assert item.explanation == ScoreExplanation(
+        likeness=None,
+        affinity=None,
+        popularity_contribution=None,
+        user_similarity=0.5,
+        effects=(RuleEffect(rule="boosts[0]", weight=2.0), RuleEffect(rule="caps[0]", weight=None)),
+    )
+    assert answer.stage_row_counts == {"search": 200}
+
+
+def test_a_placement_is_asked_by_its_name() -> None:
+    script = Script(_placed_response())
+    with serving(script) as address, Client(address, timeout_seconds=TIMEOUT_SECONDS) as client:
+        _check_placed(client.recommend("home", **PLACED))
+        client.recommend(Recommend(placement="home", **PLACED))
+        with pytest.raises(TypeError, match="user_id"):
+            client.recommend(Similar(item_ids=["a"]), user_id="u")  # type: ignore[call-overload]
+    assert script.requests == [RECOMMEND, RECOMMEND]
+
+
+async def test_a_placement_is_asked_by_its_name_without_blocking() -> None:
+    script = Script(_placed_response())
+    with serving(script) as address:
+        async with AsyncClient(address, timeout_seconds=TIMEOUT_SECONDS) as client:
+            _check_placed(await client.recommend("home", **PLACED))
+    assert script.requests == [RECOMMEND]

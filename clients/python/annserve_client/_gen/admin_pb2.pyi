@@ -345,6 +345,90 @@ class LikedBy(_message.Message):
 Global___LikedBy: _TypeAlias = LikedBy  # noqa: Y015
 
 @_typing.final
+class Placement(_message.Message):
+    """A placement that answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MODES_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What requests call it."""
+    version: _builtins.str
+    """Names the content of its file: 16 hexadecimal digits, other ones after any change."""
+    description: _builtins.str
+    """What its file says of it, for people."""
+    experiment: _builtins.str
+    """The experiment that it takes part in; empty without one."""
+    @_builtins.property
+    def modes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which questions it may ask: `similar`, `personalize`, `related`."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The variants of the experiment, the first one first; empty without one."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        description: _builtins.str = ...,
+        modes: _abc.Iterable[_builtins.str] | None = ...,
+        experiment: _builtins.str = ...,
+        variants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "experiment", b"experiment", "modes", b"modes", "name", b"name", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class PlacementProblem(_message.Message):
+    """Something that is wrong with a placement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """The file that it is in, for example `home.yaml`; of a placement in MongoDB `placements/home`."""
+    line: _builtins.int
+    """The line, from 1 on."""
+    column: _builtins.int
+    """The column, from 1 on, in characters."""
+    field: _builtins.str
+    """The key, for example `boosts[0].when`; empty where it is the file as a whole."""
+    description: _builtins.str
+    """What is wrong, and what to do."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        line: _builtins.int = ...,
+        column: _builtins.int = ...,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "description", b"description", "field", b"field", "file", b"file", "line", b"line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementProblem: _TypeAlias = PlacementProblem  # noqa: Y015
+
+@_typing.final
 class CacheStats(_message.Message):
     """What a cache holds, and how it fared since the instance was started."""
 

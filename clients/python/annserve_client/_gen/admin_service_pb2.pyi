@@ -7,6 +7,7 @@ from . import admin_pb2 as _admin_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -534,6 +535,111 @@ class ReloadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReloadResponse: _TypeAlias = ReloadResponse  # noqa: Y015
+
+@_typing.final
+class ListPlacementsRequest(_message.Message):
+    """Request message for `AdminService.ListPlacements`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlacementsRequest: _TypeAlias = ListPlacementsRequest  # noqa: Y015
+
+@_typing.final
+class ListPlacementsResponse(_message.Message):
+    """Response message for `AdminService.ListPlacements`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    LOAD_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[_admin_pb2.Placement]:
+        """Those that answer, by name."""
+
+    @_builtins.property
+    def load_time(self) -> _timestamp_pb2.Timestamp:
+        """When this set of them was first used; unset before any."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[_admin_pb2.PlacementProblem]:
+        """What is wrong with what was read last, at most 100; empty when it is what answers."""
+
+    def __init__(
+        self,
+        *,
+        placements: _abc.Iterable[_admin_pb2.Placement] | None = ...,
+        load_time: _timestamp_pb2.Timestamp | None = ...,
+        problems: _abc.Iterable[_admin_pb2.PlacementProblem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time", "placements", b"placements", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlacementsResponse: _TypeAlias = ListPlacementsResponse  # noqa: Y015
+
+@_typing.final
+class ReloadPlacementsRequest(_message.Message):
+    """Request message for `AdminService.ReloadPlacements`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Whether to look only: nothing changes, whatever is found."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadPlacementsRequest: _TypeAlias = ReloadPlacementsRequest  # noqa: Y015
+
+@_typing.final
+class ReloadPlacementsResponse(_message.Message):
+    """Response message for `AdminService.ReloadPlacements`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[_admin_pb2.Placement]:
+        """Those that answer now or, with `validate_only`, would; where there are problems, those that go on to."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[_admin_pb2.PlacementProblem]:
+        """What is wrong with what was read, at most 100; empty when it is used."""
+
+    def __init__(
+        self,
+        *,
+        placements: _abc.Iterable[_admin_pb2.Placement] | None = ...,
+        problems: _abc.Iterable[_admin_pb2.PlacementProblem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadPlacementsResponse: _TypeAlias = ReloadPlacementsResponse  # noqa: Y015
 
 @_typing.final
 class DrainRequest(_message.Message):

@@ -95,6 +95,18 @@ class AdminServiceStub:
     """Reads settings and the live snapshot anew, in new workers, as the signal HUP does; returns when they serve. Raises
     as `ActivateSnapshot`.
     """
+    ListPlacements: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListPlacementsRequest, _admin_service_pb2.ListPlacementsResponse]
+    """Returns the placements that answer, by name, and what is wrong with those that are to replace them. FAILED_PRECONDITION
+    (`NOT_ENABLED`) where the instance has none.
+    """
+    ReloadPlacements: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadPlacementsRequest, _admin_service_pb2.ReloadPlacementsResponse]
+    """Reads the placements where they are kept, now instead of within half a second, and uses all of them; or, if anything
+    is wrong with one, none: the answer, which is no error, then says what, and those that were there stay.
+
+    UNAVAILABLE (`CATALOG_UNAVAILABLE`) when the database does not answer, FAILED_PRECONDITION (`INSTANCE_REFUSED`,
+    cause `PLACEMENTS_UNREADABLE`) when they cannot be read for another reason, and (`NOT_ENABLED`) as in
+    `ListPlacements`.
+    """
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
     """Says in health that calls are no longer welcome, for all workers. Those that come are answered still."""
     Undrain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UndrainRequest, _admin_service_pb2.UndrainResponse]
@@ -176,6 +188,18 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Reload: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadRequest, _admin_service_pb2.ReloadResponse]  # type: ignore[assignment]
     """Reads settings and the live snapshot anew, in new workers, as the signal HUP does; returns when they serve. Raises
     as `ActivateSnapshot`.
+    """
+    ListPlacements: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListPlacementsRequest, _admin_service_pb2.ListPlacementsResponse]  # type: ignore[assignment]
+    """Returns the placements that answer, by name, and what is wrong with those that are to replace them. FAILED_PRECONDITION
+    (`NOT_ENABLED`) where the instance has none.
+    """
+    ReloadPlacements: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadPlacementsRequest, _admin_service_pb2.ReloadPlacementsResponse]  # type: ignore[assignment]
+    """Reads the placements where they are kept, now instead of within half a second, and uses all of them; or, if anything
+    is wrong with one, none: the answer, which is no error, then says what, and those that were there stay.
+
+    UNAVAILABLE (`CATALOG_UNAVAILABLE`) when the database does not answer, FAILED_PRECONDITION (`INSTANCE_REFUSED`,
+    cause `PLACEMENTS_UNREADABLE`) when they cannot be read for another reason, and (`NOT_ENABLED`) as in
+    `ListPlacements`.
     """
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
     """Says in health that calls are no longer welcome, for all workers. Those that come are answered still."""
@@ -333,6 +357,30 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.ReloadResponse, _abc.Awaitable[_admin_service_pb2.ReloadResponse]]:
         """Reads settings and the live snapshot anew, in new workers, as the signal HUP does; returns when they serve. Raises
         as `ActivateSnapshot`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPlacements(
+        self,
+        request: _admin_service_pb2.ListPlacementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListPlacementsResponse, _abc.Awaitable[_admin_service_pb2.ListPlacementsResponse]]:
+        """Returns the placements that answer, by name, and what is wrong with those that are to replace them. FAILED_PRECONDITION
+        (`NOT_ENABLED`) where the instance has none.
+        """
+
+    @_abc_1.abstractmethod
+    def ReloadPlacements(
+        self,
+        request: _admin_service_pb2.ReloadPlacementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ReloadPlacementsResponse, _abc.Awaitable[_admin_service_pb2.ReloadPlacementsResponse]]:
+        """Reads the placements where they are kept, now instead of within half a second, and uses all of them; or, if anything
+        is wrong with one, none: the answer, which is no error, then says what, and those that were there stay.
+
+        UNAVAILABLE (`CATALOG_UNAVAILABLE`) when the database does not answer, FAILED_PRECONDITION (`INSTANCE_REFUSED`,
+        cause `PLACEMENTS_UNREADABLE`) when they cannot be read for another reason, and (`NOT_ENABLED`) as in
+        `ListPlacements`.
         """
 
     @_abc_1.abstractmethod

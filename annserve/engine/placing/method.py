@@ -1,0 +1,76 @@
+"""What following a recipe takes, worked out once for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from annserve.domain.filter import Filter
+from annserve.placements.recipe import Expression, FallbackKind, Recipe
+from annserve.placements.variables import CONTEXT_KNOWN, USER_CONTEXT, USER_KNOWN
+
+_RECIPES_KEPT = 1_024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What a recipe reads and needs."""
+
+    recipe: Recipe
+    reads_vectors: bool
+    """Whether the vectors of user and context have to be known before anything is asked."""
+    item_filters: tuple[Filter, ...]
+    """The conditions of rules over item fields alone, in the order of the rules."""
+    field_names: tuple[str, ...]
+    """The fields of candidates that caps count and mixed rules read."""
+    orders_anew: bool
+    """Whether rules may put candidates in another order."""
+    fallback_placements: tuple[str, ...]
+
+
+class Methods:
+    """Keeps what was worked out, by recipe."""
+
+    def __init__(self) -> None:
+        self._kept: LRUCache[int, Method] = LRUCache(_RECIPES_KEPT)
+
+    def of(self, recipe: Recipe) -> Method:
+        """Return what following ``recipe`` takes."""
+        # By identity: comparing recipes would cost more than working it out.
+        found = self._kept.get(id(recipe))
+        if found is None or found.recipe is not recipe:
+            found = self._kept[id(recipe)] = _method_of(recipe)
+        return found
+
+
+def _method_of(recipe: Recipe) -> Method:
+    names = frozenset(name for expression in _expressions(recipe) for name in expression.names)
+    fields = {field.name for rule in recipe.weights for field in rule.mixed_fields}
+    return Method(
+        recipe=recipe,
+        reads_vectors=recipe.reads_similarity or bool(names & {USER_KNOWN, CONTEXT_KNOWN, USER_CONTEXT}),
+        item_filters=tuple(rule.items for rule in recipe.weights if rule.items is not None),
+        field_names=tuple(sorted(fields | {cap.field.name for cap in recipe.caps})),
+        orders_anew=bool(
+            recipe.weights
+            or recipe.diversity
+            or recipe.caps
+            or recipe.pins
+            or recipe.rotation
+            or recipe.exploration_share
+        ),
+        fallback_placements=tuple(step.placement for step in recipe.fallbacks if step.kind is FallbackKind.PLACEMENT),
+    )
+
+
+def _expressions(recipe: Recipe) -> Iterator[Expression]:
+    for row in recipe.policy:
+        if row.when is not None:
+            yield row.when
+        if not isinstance(row.user_impact, int | float):
+            yield row.user_impact
+    for rule in recipe.weights:
+        yield from (one for one in (rule.request, rule.mixed) if one is not None)
+    yield from (pin.when for pin in recipe.pins if pin.when is not None)
