@@ -162,7 +162,7 @@ def calls_to_try(store: SnapshotStore, address: str) -> str:
         f"  {program} query related --item {shlex.quote(context)} --user {shlex.quote(user)} --names demo{where}",
         "  # what the end of its page shows this customer, and why",
         f"  {program} query recommend --placement page_end --item {shlex.quote(context)} --user {shlex.quote(user)} "
-        f"--explain --names demo{where}",
+        f"-k 10 --explain --names demo{where}",
         "  # how the instance is",
         f"  {program} admin status",
     ]

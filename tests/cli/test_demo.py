@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     ) as server:
         assert server.stderr is not None
         said: list[str] = []
-        while not any("query related" in line for line in said):
+        while not any("query recommend" in line for line in said):
             line = server.stderr.readline()
             assert line, said
             said.append(line.rstrip())
@@ -53,7 +53,7 @@ def run(command: list[str]) -> str:
 def test_the_calls_to_try_work_as_printed_and_answer_with_names(demo: Demo) -> None:
     calls = [shlex.split(line) for line in demo.said if " query " in line]
 
-    assert [call[2] for call in calls] == ["similar", "similar", "personalize", "related"]
+    assert [call[2] for call in calls] == ["similar", "similar", "personalize", "related", "recommend"]
     for call in calls:
         # The printed program is how this one was started, here not by the name of a script.
         table = run([sys.executable, "-m", "annserve.cli", *call[1:]])
