@@ -91,11 +91,12 @@ def serve_command(
 
         load_demo(source)
     if use_demo:
-        os.environ[GREETING] = calls_to_try(store, address or settings().address)
+        if placements is None and not has_placements(settings()):
+            placements = demo.PLACEMENTS
+        has_examples = placements == demo.PLACEMENTS
+        os.environ[GREETING] = calls_to_try(store, address or settings().address, has_examples=has_examples)
     if source is not None and not source.is_mongodb and not Path(source.address).is_file():
         raise InputError(f"there is no catalogue at {source.address}", path=source.address)
-    if use_demo and placements is None and not has_placements(settings()):
-        placements = demo.PLACEMENTS
     wanted = {
         "address": address,
         "placements": placements,
@@ -138,7 +139,7 @@ def _pull_first(store: SnapshotStore, pull_from: str | None, canary: bool) -> No
         store.activate(wanted)
 
 
-def calls_to_try(store: SnapshotStore, address: str) -> str:
+def calls_to_try(store: SnapshotStore, address: str, *, has_examples: bool = False) -> str:
     """Return commands that ask about items and a user of the live snapshot, as text for people."""
     snapshot = load_current(store).snapshot
     names = dict(zip(*(pq.read_table(demo.ITEMS)[column].to_pylist() for column in ("item_id", "name")), strict=True))
@@ -160,13 +161,22 @@ def calls_to_try(store: SnapshotStore, address: str) -> str:
         f"  {program} query personalize --user {shlex.quote(user)} --names demo{where}",
         f"  # what goes with {names[context]!r}, for this customer",
         f"  {program} query related --item {shlex.quote(context)} --user {shlex.quote(user)} --names demo{where}",
-        "  # what the end of its page shows this customer, and why",
-        f"  {program} query recommend --placement page_end --item {shlex.quote(context)} --user {shlex.quote(user)} "
-        f"-k 10 --explain --names demo{where}",
+        *(_placement_lines(program, where, context, user) if has_examples else ()),
         "  # how the instance is",
         f"  {program} admin status",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _placement_lines(program: str, where: str, item_id: str, user_id: str) -> list[str]:
+    """Return calls of the bundled placements."""
+    item, user = f"--item {shlex.quote(item_id)}", f"--user {shlex.quote(user_id)}"
+    return [
+        f"  # what the home page shows this customer: a file says how ({program} placements explain --demo)",
+        f"  {program} query recommend --placement home {user} --names demo{where}",
+        "  # what the end of a product's page shows, and why",
+        f"  {program} query recommend --placement page_end {item} {user} --explain --names demo{where}",
+    ]
 
 
 def _program() -> str:

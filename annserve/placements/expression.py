@@ -15,8 +15,8 @@ from typing import Any, Final
 from cel_expr_python import cel
 
 from annserve.domain.filter import FieldType
+from annserve.placements.expression_parser import METHODS, parse_expression
 from annserve.placements.expression_tree import (
-    METHODS,
     Call,
     Constant,
     ExpressionError,
@@ -26,7 +26,6 @@ from annserve.placements.expression_tree import (
     Node,
     milliseconds,
     nodes_of,
-    parse_expression,
 )
 from annserve.placements.recipe import ExpressionValue
 from annserve.placements.variables import Scope, Variable, Variables
@@ -53,8 +52,8 @@ class CompiledExpression:
     node: Node = field(repr=False)
     is_for_request: bool
     """Whether it reads nothing of candidates."""
-    variables: tuple[Variable, ...] = field(repr=False)
-    """Those that it reads, or only looks whether they are there."""
+    read: tuple[tuple[str, str, Variable], ...] = field(repr=False)
+    """What it reads, or only looks whether it is there: name, name to CEL, and how its values become CEL's."""
     tested: tuple[tuple[str, str], ...] = field(repr=False)
     """Names that it looks for, with what CEL calls the outcome."""
     program: Any = field(repr=False)
@@ -63,9 +62,9 @@ class CompiledExpression:
         """Return its value; None where a variable that decides it is missing, or its value is no finite one."""
         data: dict[str, object] = {}
         try:
-            for one in self.variables:
-                if _is_there(given := values.get(one.name)):
-                    data[one.cel_name] = one.cel_value(given)
+            for name, cel_name, variable in self.read:
+                if _is_there(given := values.get(name)):
+                    data[cel_name] = variable.cel_value(given)
             for name, cel_name in self.tested:
                 data[cel_name] = _is_there(values.get(name))
             value = self.program.eval(data=data).value()
@@ -79,7 +78,7 @@ class CompiledExpression:
 
 def _is_there(value: object) -> bool:
     # Of a list, an empty one is not: the catalogue does not tell it from none.
-    return value is not None and value not in ((), [])
+    return value is not None and (type(value) not in (tuple, list) or bool(value))
 
 
 def compile_expression(text: str, variables: Variables, returns: Returns) -> CompiledExpression:
@@ -117,7 +116,7 @@ def compile_expression(text: str, variables: Variables, returns: Returns) -> Com
         names=frozenset(read),
         node=node,
         is_for_request=all(one.scope is Scope.REQUEST for one in read.values()),
-        variables=tuple(read.values()),
+        read=tuple((name, one.cel_name, one) for name, one in read.items()),
         tested=tuple(tested.items()),
         program=program,
     )

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from annserve.domain.catalog import Schema
 from annserve.domain.filter import Equals, Field, FieldType, Filter, In, Range, Scalar
-from annserve.placements.expression_tree import ExpressionError, milliseconds, parse_time
+from annserve.placements.expression_parser import parse_time
+from annserve.placements.expression_tree import ExpressionError, milliseconds
 from annserve.placements.findings import Findings
 from annserve.placements.variables import nearest
 from annserve.placements.yaml_text import Path

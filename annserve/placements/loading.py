@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from annserve.domain.catalog import Schema
 from annserve.domain.placements import PlacementText
-from annserve.placements.compiling import CompiledPlacement, compile_placement, version_of
+from annserve.placements.compiling import compile_placement
 from annserve.placements.file import NAME_PATTERN
+from annserve.placements.placement import CompiledPlacement, version_of
 from annserve.placements.problems import PlacementsRefusedError, Problem
 from annserve.placements.recipe import PlacementSet
 

@@ -78,7 +78,8 @@ class Variable:
             elements = value if isinstance(value, tuple | list) else [value]
             return [self._plain(element) for element in elements]
         # Metadata has a tuple a field.
-        return self._plain(value[0] if isinstance(value, tuple) and len(value) == 1 else value)
+        plain = value[0] if type(value) is tuple and len(value) == 1 else value
+        return plain if type(plain) in (float, str) else self._plain(plain)
 
     def _plain(self, value: object) -> object:
         if self.type is FieldType.NUMBER and isinstance(value, int) and not isinstance(value, bool):

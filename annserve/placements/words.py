@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from annserve.placements.compiling import CompiledPlacement
+from annserve.placements.placement import CompiledPlacement
 from annserve.placements.recipe import Fallback, FallbackKind, OnUnavailable, Recipe, WeightRule
 
 ALL_VARIANTS = ""
 
 _FREE = "nothing"
 _BITMAPS = "bitmaps: one look a candidate, nothing is evaluated"
-_REQUEST = "about 7 us a request"
+_CALL_US = 4
+"""What evaluating an expression takes, about."""
+_REQUEST = f"about {_CALL_US} us a request"
 _FALLBACKS = {
     FallbackKind.RECENT_ITEMS: "what suits the user's latest items",
     FallbackKind.POPULAR: "the most popular items that pass the filter",
@@ -131,7 +133,7 @@ def _weight(rule: WeightRule, placement: CompiledPlacement, recipe: Recipe) -> C
     elif rule.request is not None:
         costs = _REQUEST
     else:
-        costs = f"about 7 us a candidate: up to {recipe.candidates * 7 / 1_000:.1f} ms"
+        costs = f"about {_CALL_US} us a candidate: up to {recipe.candidates * _CALL_US / 1_000:.1f} ms"
     return Clause(key=rule.name, does=f"{does} when {text}", costs=costs)
 
 

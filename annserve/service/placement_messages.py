@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from annserve.domain.query import Mode
-from annserve.placements.compiling import CompiledPlacement
+from annserve.placements.placement import CompiledPlacement
 from annserve.placements.problems import PROBLEMS_MAX, Problem
 from annserve.placements.recipe import Placement, PlacementSet
 from annserve.service.admin import PlacementsReport

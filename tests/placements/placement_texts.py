@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from annserve.domain.catalog import Schema
 from annserve.domain.filter import Field, FieldType
 from annserve.domain.placements import PlacementText
-from annserve.placements.compiling import CompiledPlacement
 from annserve.placements.expression import CompiledExpression, Returns, compile_expression
 from annserve.placements.loading import compiled
+from annserve.placements.placement import CompiledPlacement
 from annserve.placements.problems import Problem
 from annserve.placements.recipe import ContextField
 from annserve.placements.variables import Variables

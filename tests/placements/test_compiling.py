@@ -9,10 +9,10 @@ from annserve.catalog.config import CatalogConfig
 from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.filter import And, Equals, In, Range, canonical
 from annserve.domain.query import Mode
-from annserve.placements.compiling import version_of
 from annserve.placements.expression import CompiledExpression
 from annserve.placements.file import PlacementFile, json_schema
 from annserve.placements.loading import compiled, compiled_set
+from annserve.placements.placement import version_of
 from annserve.placements.problems import PlacementsRefusedError
 from annserve.placements.recipe import (
     Cap,

@@ -14,7 +14,8 @@ import pytest
 from placement_texts import NOON, VARIABLES, expression
 
 from annserve.placements.expression import Returns, compile_expression
-from annserve.placements.expression_tree import DEPTH_MAX, TEXT_MAX, ExpressionError
+from annserve.placements.expression_parser import DEPTH_MAX, TEXT_MAX
+from annserve.placements.expression_tree import ExpressionError
 from annserve.placements.variables import CONTEXT_ITEM, HOUR, SCORE, USER_CONTEXT, USER_KNOWN, WEEKDAY
 
 VALUES: dict[str, object] = {

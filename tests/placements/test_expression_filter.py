@@ -13,7 +13,8 @@ from placement_texts import FIELDS, VARIABLES, expression
 from annserve.catalog.evaluate import matches, metadata_of
 from annserve.domain.filter import canonical
 from annserve.placements.expression_filter import filter_of
-from annserve.placements.expression_tree import milliseconds, parse_time
+from annserve.placements.expression_parser import parse_time
+from annserve.placements.expression_tree import milliseconds
 
 NUMBERS = st.sampled_from(["0", "1", "-1", "2.5", "1e300", "-0.0", "5e-324"])
 STRINGS = st.sampled_from(["", "a", "b", "A", "é", "z\U0001f600", "\uffff", "a'b", 'a"b', "\\"])
