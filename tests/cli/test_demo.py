@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     ) as server:
         assert server.stderr is not None
         said: list[str] = []
-        while not any("query related" in line for line in said):
+        while not any("admin status" in line for line in said):
             line = server.stderr.readline()
             assert line, said
             said.append(line.rstrip())
@@ -53,11 +53,13 @@ def run(command: list[str]) -> str:
 def test_the_calls_to_try_work_as_printed_and_answer_with_names(demo: Demo) -> None:
     calls = [shlex.split(line) for line in demo.said if " query " in line]
 
-    assert [call[2] for call in calls] == ["similar", "similar", "personalize", "related"]
-    for call in calls:
+    sizes = {"similar": 10, "personalize": 10, "related": 10, "home": 20, "page_end": 12}
+    asked = [call[4] if call[2] == "recommend" else call[2] for call in calls]
+    assert asked == ["similar", *sizes]
+    for name, call in zip(asked, calls, strict=True):
         # The printed program is how this one was started, here not by the name of a script.
         table = run([sys.executable, "-m", "annserve.cli", *call[1:]])
-        assert len(table.splitlines()) == 12
+        assert len(table.splitlines()) == sizes[name] + 2
         assert "name" in table.splitlines()[0]
 
 
