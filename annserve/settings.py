@@ -58,6 +58,22 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="How many upserted items may wait for a snapshot that knows them; each search scans all of them.",
     )
+    events: Path = Field(
+        default=Path("events.jsonl"),
+        description="Where events are kept when there is no MongoDB.",
+    )
+    events_keep_days: int = Field(
+        default=400, ge=1, le=36_500, description="How many days events are kept before they are dropped."
+    )
+    erased_users: Path = Field(
+        default=Path("erased_users.jsonl"),
+        description="Where digests of the ids of erased users are kept when there is no MongoDB.",
+    )
+    event_words: str = Field(
+        default="click=viewed,conversion=bought,like=liked,dislike=disliked",
+        pattern=r"^(|(click|conversion|like|dislike)=[^=,\s]{1,64}(,(click|conversion|like|dislike)=[^=,\s]{1,64})*)$",
+        description="What events of each type are called in histories; those of a type left out are part of none.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

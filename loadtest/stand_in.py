@@ -12,7 +12,7 @@ import grpc
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, Query, SearchPath, Source
-from annserve.service.server import OPTIONS, serve
+from annserve.service.server import OPTIONS, Served, serve
 from annserve.service.servicer import SERVICE_NAME
 from annserve.service.settings import ServerSettings
 from annserve.v1 import recommendation_service_pb2 as messages
@@ -74,7 +74,7 @@ def main() -> None:
     if arguments.kind == "empty":
         asyncio.run(serve_empty(arguments.address))
     else:
-        serve(ServerSettings(address=arguments.address), nullcontext(CannedRecommender()))
+        serve(ServerSettings(address=arguments.address), nullcontext(Served(recommender=CannedRecommender())))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from annserve.catalog.file_erasures import FileErasureStore
+from annserve.catalog.file_events import FileEventStore
 from annserve.catalog.file_store import FileCatalog
 from annserve.domain.catalog import Schema
 from annserve.domain.errors import ActivationRefusedError, UnknownWorkerError
@@ -26,6 +28,7 @@ from annserve.service.admin import (
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
 from annserve.service.snapshot_changes import SnapshotChanges
+from annserve.service.user_eraser import UserEraser
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.store import SnapshotStore
 
@@ -156,6 +159,7 @@ class Admin:
     """The twins, and where the server around them is."""
 
     def __init__(self, snapshots: SnapshotStore, histories_path: Path) -> None:
+        self.folder = histories_path.parent
         self.instance = TwinInstance(snapshots.current_id())
         self.snapshots = snapshots
         self.items = TwinItems()
@@ -173,7 +177,13 @@ class Admin:
             items=self.items if self.keeps_items else None,
             cache=self.cache,
             histories=self.histories,
+            eraser=self.eraser(),
         )
+
+    def eraser(self) -> UserEraser:
+        """Return what erases users of the histories, and of files beside them."""
+        erasures = FileErasureStore(self.folder / "erased_users.jsonl")
+        return UserEraser(erasures, FileEventStore(self.folder / "events.jsonl"), self.histories, settle_seconds=0.0)
 
     @contextmanager
     def served(self) -> Iterator[str]:

@@ -102,12 +102,19 @@ class HistoriesConfig(Section):
         return self.user_field or ("_id" if self.layout == "documents" else "user_id")
 
 
+class EventsConfig(Section):
+    """The collection of events that `EventService` writes: annserve's own, where nobody else writes."""
+
+    collection: Name = "annserve_events"
+
+
 class MongoConfig(Section):
     """Where things are in MongoDB, and how long to wait for them. The server's address is no part of it."""
 
     database: Name = "annserve"
     items: ItemsConfig = ItemsConfig()
     histories: HistoriesConfig = HistoriesConfig()
+    events: EventsConfig = EventsConfig()
     unindexed_fields: Literal["refuse", "warn"] = "refuse"
     """What to do about a filter that makes MongoDB read every document."""
     pool_size: Annotated[int, Field(ge=1, le=100)] = 4

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 from pymongo import AsyncMongoClient
-from pymongo.asynchronous.cursor import AsyncRawBatchCursor
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ExecutionTimeout, PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -49,6 +49,8 @@ IDLE_MS = 60_000
 SLOW_FACTOR = 20
 """How many times the time of a look-up a batch of bulk work may take."""
 SLOW_CALLS = 2
+WRITES = 2
+"""Batches of events that are written at once."""
 STREAMS = 2
 """Connections that streams of changes hold: of the catalogue, and of fresh items."""
 MARGIN_SECONDS = 0.005
@@ -90,6 +92,8 @@ class Lane(Enum):
     """What a request waits for."""
     BULK = "bulk"
     """Reading or writing very much, a batch at a time."""
+    WRITE = "write"
+    """What many callers wait for until a majority has it."""
 
 
 class MongoConnection:
@@ -109,7 +113,7 @@ class MongoConnection:
             self._client: AsyncMongoClient[Json] = AsyncMongoClient(
                 uri,
                 appname="annserve",
-                maxPoolSize=pool_size + SLOW_CALLS + STREAMS,
+                maxPoolSize=pool_size + SLOW_CALLS + WRITES + STREAMS,
                 maxIdleTimeMS=IDLE_MS,
                 # When a server goes, one call finds out by knocking, and not two.
                 maxConnecting=1,
@@ -130,6 +134,7 @@ class MongoConnection:
         self._lanes = {
             Lane.LOOK_UP: (asyncio.Semaphore(pool_size), timeout_seconds),
             Lane.BULK: (asyncio.Semaphore(SLOW_CALLS), timeout_seconds * SLOW_FACTOR),
+            Lane.WRITE: (asyncio.Semaphore(WRITES), timeout_seconds * SLOW_FACTOR),
         }
         self._breaker = Breaker(self._probe)
         self._opening: asyncio.Task[None] | None = None
@@ -204,7 +209,7 @@ class MongoConnection:
                 raise CatalogUnavailableError("no server of it is reachable")
             await asyncio.sleep(LOOK_SECONDS)
 
-    def abandon(self, cursor: AsyncRawBatchCursor[Json]) -> None:
+    def abandon(self, cursor: AsyncCursor[Json]) -> None:
         """Tell the server that nobody will read on, without waiting for it."""
         task = asyncio.create_task(self._closed(cursor))
         self._calls.add(task)
@@ -219,7 +224,7 @@ class MongoConnection:
         await asyncio.gather(*under_way, return_exceptions=True)
         await self._client.close()
 
-    async def _closed(self, cursor: AsyncRawBatchCursor[Json]) -> None:
+    async def _closed(self, cursor: AsyncCursor[Json]) -> None:
         with contextlib.suppress(PyMongoError, OSError, TimeoutError):
             async with asyncio.timeout(self.timeout_seconds):
                 await cursor.close()

@@ -23,6 +23,8 @@ from annserve.catalog.evaluate import found_at, metadata_of
 from annserve.catalog.mongo_changes import MongoChanges
 from annserve.catalog.mongo_compile import compile_filter
 from annserve.catalog.mongo_connection import CODEC, Json, Lane, MongoConnection, StoreCounters
+from annserve.catalog.mongo_erasures import MongoErasureStore
+from annserve.catalog.mongo_events import MongoEventStore
 from annserve.catalog.mongo_fresh import MongoFreshStore
 from annserve.catalog.mongo_histories import histories_of
 from annserve.catalog.mongo_ids import id_of, stored_id
@@ -52,7 +54,7 @@ class MongoCatalog:
     """
 
     def __init__(self, uri: str, config: CatalogConfig) -> None:
-        mongo = config.mongodb
+        mongo = self._mongo = config.mongodb
         self._config = mongo.items
         self._schema = config.declared()
         self._connection = MongoConnection(uri, mongo.database, mongo.pool_size, mongo.operation_timeout_ms / 1_000)
@@ -68,6 +70,14 @@ class MongoCatalog:
     def fresh_store(self) -> MongoFreshStore:
         """Return the store of fresh items in the same database; to be closed before this."""
         return MongoFreshStore(self._connection)
+
+    def event_store(self) -> MongoEventStore:
+        """Return the store of events in the same database; to be closed before this."""
+        return MongoEventStore(self._connection, self._mongo.events)
+
+    def erasure_store(self) -> MongoErasureStore:
+        """Return the store of erasures in the same database; to be closed before this."""
+        return MongoErasureStore(self._connection)
 
     @property
     def schema(self) -> Schema:

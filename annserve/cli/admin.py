@@ -22,10 +22,12 @@ snapshots_app = typer.Typer(help="What there is to serve, and which of it is ser
 items_app = typer.Typer(help="Items that come and go between snapshots.", no_args_is_help=True)
 cache_app = typer.Typer(help="The instance's cache.", no_args_is_help=True)
 history_app = typer.Typer(help="What users did, written through the instance.", no_args_is_help=True)
+users_app = typer.Typer(help="What is known of users, all of it.", no_args_is_help=True)
 app.add_typer(snapshots_app, name="snapshots")
 app.add_typer(items_app, name="items")
 app.add_typer(cache_app, name="cache")
 app.add_typer(history_app, name="history")
+app.add_typer(users_app, name="users")
 
 AddressOption = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="Where the admin port is. [env: ANNSERVE_ADMIN_ADDRESS]")
@@ -247,12 +249,14 @@ def append_history(
     report(f"{len(items)} added to the history of {user}", {"entry_count": len(items)}, as_json=as_json)
 
 
+@users_app.command("erase")
 @history_app.command("erase")
 def erase_user(user: UserArgument, address: AddressOption = None, as_json: JsonOption = False) -> None:
-    """Forget a user's history."""
+    """Forget a user: history, events, and whatever else is known of her."""
     with admin_client(address) as client:
-        count = client.erase_user(user)
-    report(f"{count:,} entries of {user} erased", {"erased_count": count}, as_json=as_json)
+        erased = client.erase_user(user)
+    told = f"{user} erased: {erased.history_count:,} entries of her history, {erased.event_count:,} events"
+    report(told, asdict(erased), as_json=as_json)
 
 
 def _plain(value: Any) -> Any:

@@ -14,24 +14,34 @@ from annserve.cache.bitmaps import BitmapCache
 from annserve.cache.shared import SharedCache
 from annserve.cli.background import stand_back
 from annserve.cli.catalog_source import CatalogSource
+from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
+from annserve.domain.erasure import ErasedUsers
+from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
-from annserve.domain.ports import Recommender
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.fresh_state import FreshState
+from annserve.engine.histories import HistorySource
+from annserve.engine.kept_shown import KeptShown
 from annserve.engine.metadata import MetadataReader
+from annserve.engine.outcomes import HistoryWithOutcomes
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
+from annserve.keeper import erasures as keeper_erasures
+from annserve.keeper import fresh_codec
+from annserve.keeper.erasures import ErasureNews
 from annserve.keeper.frames import Header
-from annserve.keeper.fresh_codec import TOPIC
 from annserve.keeper.fresh_news import FreshNewsReader
 from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.keeper.settings import KeeperSettings
+from annserve.service.event_queue import EventQueue
 from annserve.service.metrics import Metrics
+from annserve.service.server import Served
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 
@@ -54,16 +64,48 @@ class KeeperPlace:
     """Who is told what the keeper tells of what."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Users:
+    """What a worker knows of users beside the snapshot."""
+
+    events: EventStore
+    shown: ShownReader
+    words: Mapping[EventType, str]
+    changes: UserChanges
+    erased: ErasedUsers
+    news: ErasureNews
+
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[EventQueue]:
+        """Give what takes events; what it has taken is written before the store is closed."""
+        queue = EventQueue(self.events, self._is_erased, self._written)
+        try:
+            yield queue
+        finally:
+            await queue.close()
+            await self.events.close()
+
+    def histories(self, store: CatalogStore) -> HistorySource:
+        """Return histories as ``store`` and events tell them."""
+        return HistoryWithOutcomes(store, self.events, self.words)
+
+    def _is_erased(self, event: Event) -> bool:
+        return event.time_ms <= self.erased.erased_ms(event.user_id)
+
+    def _written(self, events: Sequence[Event]) -> None:
+        self.changes.note(event.user_id for event in events)
+
+
 @asynccontextmanager
-async def opened_recommender(
+async def opened_service(
     snapshot: Snapshot,
     settings: Settings,
     source: CatalogSource | None,
     keeper: KeeperPlace | None = None,
     metrics: Metrics | None = None,
     cache: SharedCache | None = None,
-) -> AsyncIterator[Recommender]:
-    """Give what answers from ``snapshot`` and the catalogue of ``source``, which is followed meanwhile.
+) -> AsyncIterator[Served]:
+    """Give what takes events and what answers from ``snapshot`` and the catalogue of ``source``, which it follows.
 
     Args:
         snapshot: What to answer from.
@@ -76,26 +118,42 @@ async def opened_recommender(
     # The event loop goes first: whoever refuses, or answers at once, is quick.
     executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
     fresh = FreshState(snapshot)
-    recommender = SnapshotRecommender(snapshot, fresh)
+    erased = ErasedUsers()
+    recommender = SnapshotRecommender(snapshot, fresh, erased)
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
+    store = None if source is None else source.open()
+    users = _users_of(settings, source, store, erased)
     try:
-        if source is None:
-            async with _told_of_fresh_items(fresh, keeper):
-                yield PlainRecommender(recommender, workbench)
+        if source is None or store is None:
+            async with _told_of_fresh_items(fresh, users.news, keeper), users.queue() as events:
+                yield Served(recommender=PlainRecommender(recommender, workbench), events=events)
         else:
-            store = source.open()
             if keeper is not None and source.is_mongodb:
-                opening = _linked_catalog(recommender, workbench, settings, store, keeper, cache)
+                opening = _linked_catalog(recommender, workbench, settings, store, users, keeper, cache)
             else:
-                opening = _followed_catalog(recommender, workbench, settings, store, keeper)
-            async with opening as opened:
+                opening = _followed_catalog(recommender, workbench, settings, store, users, keeper)
+            async with opening as opened, users.queue() as events:
                 if metrics is not None:
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
                     )
-                yield opened
+                yield Served(recommender=opened, events=events)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _users_of(
+    settings: Settings, source: CatalogSource | None, store: CatalogStore | None, erased: ErasedUsers
+) -> _Users:
+    events, changes = event_store_of(settings, source, store), UserChanges()
+    return _Users(
+        events=events,
+        shown=KeptShown(events, changes),
+        words=event_words_of(settings),
+        changes=changes,
+        erased=erased,
+        news=ErasureNews(erased, changes.note_all),
+    )
 
 
 @asynccontextmanager
@@ -104,6 +162,7 @@ async def _linked_catalog(
     workbench: Workbench,
     settings: Settings,
     store: CatalogStore,
+    users: _Users,
     place: KeeperPlace,
     cache: SharedCache | None,
 ) -> AsyncIterator[CatalogRecommender]:
@@ -120,11 +179,14 @@ async def _linked_catalog(
         settings=keeper_settings_of(settings),
     )
     news = FreshNewsReader(recommender.fresh)
-    _subscribe(link, news, place)
+    _subscribe(link, news, users.news, place)
     link.start()
     try:
-        await asyncio.gather(_first_look(bitmaps), news.wait())
-        yield CatalogRecommender(recommender, workbench, store, bitmaps, link, metadata, reading, cache)
+        await asyncio.gather(_first_look(bitmaps), news.wait(), users.news.wait())
+        histories = users.histories(store)
+        yield CatalogRecommender(
+            recommender, workbench, store, bitmaps, link, metadata, reading, cache, histories, users.changes
+        )
     finally:
         await link.stop()
         await store.close()
@@ -136,6 +198,7 @@ async def _followed_catalog(
     workbench: Workbench,
     settings: Settings,
     store: CatalogStore,
+    users: _Users,
     place: KeeperPlace | None,
 ) -> AsyncIterator[CatalogRecommender]:
     """Follow ``store`` here; the instance's keeper, where there is one, tells of fresh items only."""
@@ -146,8 +209,13 @@ async def _followed_catalog(
     keeper.start()
     try:
         await _first_look(bitmaps)
-        async with _told_of_fresh_items(recommender.fresh, place, lambda changes: keeper.learn(rows.add(changes))):
-            yield CatalogRecommender(recommender, workbench, store, bitmaps, keeper, metadata, reading)
+        async with _told_of_fresh_items(
+            recommender.fresh, users.news, place, lambda changes: keeper.learn(rows.add(changes))
+        ):
+            histories = users.histories(store)
+            yield CatalogRecommender(
+                recommender, workbench, store, bitmaps, keeper, metadata, reading, None, histories, users.changes
+            )
     finally:
         await keeper.stop()
         await store.close()
@@ -155,25 +223,28 @@ async def _followed_catalog(
 
 @asynccontextmanager
 async def _told_of_fresh_items(
-    fresh: FreshState, place: KeeperPlace | None, listener: Callable[[Sequence[FreshChange]], None] | None = None
+    fresh: FreshState,
+    erasures: ErasureNews,
+    place: KeeperPlace | None,
+    listener: Callable[[Sequence[FreshChange]], None] | None = None,
 ) -> AsyncIterator[None]:
-    """Have ``fresh`` follow what the instance's keeper, where there is one, tells of."""
+    """Have ``fresh`` and ``erasures`` follow what the instance's keeper, where there is one, tells of."""
     if place is None:
         yield
         return
     link = KeeperLink(place.socket, fresh.snapshot_id, BitmapCache(), slot=place.slot)
     news = FreshNewsReader(fresh, listener)
-    _subscribe(link, news, place)
+    _subscribe(link, news, erasures, place)
     link.start()
     try:
-        await news.wait()
+        await asyncio.gather(news.wait(), erasures.wait())
         yield
     finally:
         await link.stop()
 
 
-def _subscribe(link: KeeperLink, news: FreshNewsReader, place: KeeperPlace) -> None:
-    for topic, hear in {**place.topics, TOPIC: news.hear}.items():
+def _subscribe(link: KeeperLink, news: FreshNewsReader, erasures: ErasureNews, place: KeeperPlace) -> None:
+    for topic, hear in {**place.topics, fresh_codec.TOPIC: news.hear, keeper_erasures.TOPIC: erasures.hear}.items():
         link.subscribe(topic, hear)
 
 

@@ -13,9 +13,12 @@ from annserve.catalog.mongo_store import MongoCatalog
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.child_program import begun
 from annserve.cli.composition import keeper_settings_of
+from annserve.cli.event_source import erasure_store_of, event_store_of
 from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.errors import AnnserveError
+from annserve.keeper.erasures import ErasureFollower
+from annserve.keeper.event_upkeep import keep_up
 from annserve.keeper.fresh_follower import FreshFollower
 from annserve.keeper.fresh_view import FreshView
 from annserve.keeper.hub import KeeperHub
@@ -28,6 +31,7 @@ from annserve.service.process_metrics import follow_process
 from annserve.service.pulling import Puller
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.service.stored_fresh_items import StoredFreshItems
+from annserve.service.user_eraser import UserEraser
 from annserve.service.warming import told_of
 from annserve.settings import Settings
 from annserve.snapshot import layout
@@ -77,6 +81,15 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
         follower = FreshFollower(fresh_items, hub, open_view, snapshots.history)
         follower.start()
         stack.push_async_callback(follower.stop)
+        events = event_store_of(settings, source, store)
+        stack.push_async_callback(events.close)
+        erasures = erasure_store_of(settings, source, store)
+        stack.push_async_callback(erasures.close)
+        erased = ErasureFollower(erasures, hub)
+        erased.start()
+        stack.push_async_callback(erased.stop)
+        upkeep = asyncio.create_task(keep_up(events, settings.events_keep_days))
+        stack.callback(upkeep.cancel)
         await hub.start(runtime / "keeper.sock")
         stack.push_async_callback(hub.stop)
         share_metrics(runtime / "metrics", "keeper")
@@ -101,6 +114,7 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             ),
             cache=cache,
             histories=store,
+            eraser=UserEraser(erasures, events, store, erased.tell),
         )
         admin = AdminServer(
             AdminSettings(

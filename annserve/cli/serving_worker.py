@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from annserve import __version__
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
-from annserve.cli.composition import KeeperPlace, opened_recommender
+from annserve.cli.composition import KeeperPlace, opened_service
 from annserve.cli.securing import is_reflected, security_of
 from annserve.service import warming
 from annserve.service.logs import configure_logs
@@ -72,7 +72,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
             "annserve_log_dropped", "Lines that did not fit.", "process", {str(post.slot): lambda: log.dropped_count}
         )
     follow_process(metrics, str(post.slot))
-    opened = opened_recommender(snapshot, settings, source, keeper, metrics, cache)
+    opened = opened_service(snapshot, settings, source, keeper, metrics, cache)
     try:
         serve(
             server_settings,

@@ -13,6 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from annserve import demo
+from annserve.cli.event_source import known_erased
 from annserve.cli.options import SnapshotsOption, open_store
 from annserve.cli.output import JsonOption, print_json, print_rows, progress_bars, say
 from annserve.domain.errors import InputError
@@ -20,6 +21,7 @@ from annserve.domain.model import FoldInConstants, Model
 from annserve.domain.progress import Progress
 from annserve.snapshot.store import SnapshotStore
 from annserve.training.columns import TimeUnit
+from annserve.training.erased import without_erased
 from annserve.training.fold_in import implicit_constants
 from annserve.training.interactions import Columns, Interactions, read_interactions
 from annserve.training.pairs import pairs_of
@@ -301,7 +303,10 @@ def _interactions(
             f"left out {interactions.report.bad_count:,} of {interactions.report.row_count:,} rows: "
             + interactions.report.summary()
         )
-    return interactions
+    left = without_erased(interactions, known_erased())
+    if len(left) < len(interactions):
+        say(f"left out {len(interactions) - len(left):,} interactions of users who were erased since")
+    return left
 
 
 def _split_ms(interactions: Interactions, split: str) -> int:

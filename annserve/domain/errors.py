@@ -14,6 +14,7 @@
     ├── FoldInUnavailableError          the snapshot has no fold-in constants
     ├── NoCatalogError                  metadata or a filter is asked for, and there is no catalogue
     ├── CatalogUnavailableError         the catalogue does not answer, or knows too old a state
+    ├── EventsUnavailableError          events cannot be kept now
     ├── FieldNotIndexedError            a filter would read every document
     ├── UnknownSnapshotError, UnknownWorkerError   what is to be operated on is not here
     ├── ActivationRefusedError          a snapshot was not taken into service
@@ -202,6 +203,15 @@ class CatalogUnavailableError(AnnserveError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the catalogue cannot be asked: {problem}", problem=problem)
+
+
+class EventsUnavailableError(AnnserveError):
+    """Events cannot be kept now: their store does not answer, or too many wait for it."""
+
+    reason = "EVENTS_UNAVAILABLE"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"events cannot be kept now: {problem}", problem=problem)
 
 
 class FieldNotIndexedError(AnnserveError):

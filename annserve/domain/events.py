@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import PlacementUse
@@ -54,6 +54,8 @@ class Written:
     accepted_count: int
     duplicate_count: int
     """Events whose id had been written before."""
+    duplicate_places: tuple[int, ...] = ()
+    """Which those are, by their places among what was written, ascending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,22 @@ class ShownItem:
     item_id: str
     time_ms: int
     """When last, in milliseconds since 1970, UTC."""
+
+
+OUTCOMES: Final = (EventType.CLICK, EventType.CONVERSION, EventType.LIKE, EventType.DISLIKE)
+"""What users do, rather than what is done to them."""
+
+
+def shown_items(impressions: Iterable[Event], newest: int) -> list[ShownItem]:
+    """Return the items of ``impressions``, latest first, each once, at most ``newest`` of them."""
+    shown: dict[str, ShownItem] = {}
+    for impression in impressions:
+        for item_id in impression.item_ids:
+            if item_id not in shown:
+                if len(shown) >= newest:
+                    return list(shown.values())
+                shown[item_id] = ShownItem(item_id=item_id, time_ms=impression.time_ms)
+    return list(shown.values())
 
 
 class ShownReader(Protocol):
@@ -81,7 +99,20 @@ class EventStore(ShownReader, Protocol):
     """Keeps events, wherever that is. Raises as `ShownReader.shown`."""
 
     async def write(self, events: Sequence[Event], deadline: Deadline = NO_DEADLINE) -> Written:
-        """Keep ``events``: when this returns they outlive the process, and a majority of the database's members."""
+        """Keep ``events``: when this returns they outlive the process, and a majority of the database's members.
+
+        When it fails some may have been kept: write the same again.
+        """
+        ...
+
+    async def of_user(
+        self,
+        user_id: str,
+        newest: int,
+        types: Collection[EventType] = tuple(EventType),
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Sequence[Event]:
+        """Return a user's newest events of ``types``, at most so many, latest first; none for an unknown user."""
         ...
 
     def read(self, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Event]]:
@@ -90,6 +121,13 @@ class EventStore(ShownReader, Protocol):
 
     async def erase_user(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> int:
         """Forget all events of a user, and return how many those were."""
+        ...
+
+    async def maintain(self, keep_days: int) -> None:
+        """Make the indexes that are missing, and drop what is older than ``keep_days``, now and from now on.
+
+        A store that cannot see to the latter by itself does it now: ask it once a day.
+        """
         ...
 
     async def close(self) -> None:

@@ -22,11 +22,12 @@ from annserve.domain.query import Answer, CatalogUse, Degradation, Mode, Query
 from annserve.engine.candidate_check import CandidateCheck, Checked
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.filters import Filters, LeafBuilder, Resolved
-from annserve.engine.histories import NO_HISTORY, HistoryReader, UserHistory
+from annserve.engine.histories import NO_HISTORY, HistoryReader, HistorySource, UserHistory
 from annserve.engine.knowledge import Knowledge
 from annserve.engine.metadata import MetadataReader, chosen
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.stopwatch import Stopwatch
+from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
 
 METADATA_CHARACTERS_MAX = 400_000
@@ -46,6 +47,8 @@ class CatalogRecommender:
         metadata: MetadataReader,
         settings: CatalogSettings,
         cache: SharedCache | None = None,
+        histories: HistorySource | None = None,
+        changes: UserChanges | None = None,
     ) -> None:
         """Join the snapshot's ``recommender`` with the catalogue's ``store``.
 
@@ -58,6 +61,8 @@ class CatalogRecommender:
             metadata: Reads and keeps items' metadata; to be told of changes by whoever follows them.
             settings: How to read.
             cache: Shares histories with other workers.
+            histories: What users did; as ``store`` has it, unless given.
+            changes: What makes a history that was read false.
         """
         self._recommender = recommender
         self._workbench = workbench
@@ -69,7 +74,7 @@ class CatalogRecommender:
         self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
         self._fresh = recommender.fresh
         self._filters = Filters(bitmaps, len(snapshot.items), self._holds_all)
-        self._histories = HistoryReader(store, self._fresh, self._settings, cache)
+        self._histories = HistoryReader(histories or store, self._fresh, self._settings, cache, changes)
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
         self.used = CatalogUse()
@@ -92,7 +97,7 @@ class CatalogRecommender:
         if known is None:
             return None
         versions, age_seconds = known
-        versions = (*versions, *self._fresh.items.versions)
+        versions = (*versions, *self._fresh.items.versions, *self._recommender.users.versions(query.user_id))
         bitmaps = self._bitmaps
         if not query.options.read_mask:
             return None if versions and self._is_stale else Basis(versions=versions, age_seconds=age_seconds)
@@ -244,7 +249,7 @@ class CatalogRecommender:
         except (CatalogUnavailableError, DeadlineExceededError):
             degradations.append(Degradation.HISTORY_UNAVAILABLE)
             return NO_HISTORY
-        known = self._recommender.snapshot.users.row(query.user_id) is not None
+        known = self._recommender.users.row(query.user_id) is not None
         if known and history.newest_ms <= self._created_ms:
             return replace(history, taste_rows=NO_HISTORY.taste_rows)  # The snapshot has learned from all of it.
         return history

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from cachetools import LRUCache
@@ -16,13 +16,14 @@ from cachetools import LRUCache
 from annserve.cache.shared import SharedCache
 from annserve.cache.single_flight import SingleFlight
 from annserve.domain.arrays import Rows
-from annserve.domain.catalog import CatalogStore, HistoryEntry
-from annserve.domain.deadline import Deadline
+from annserve.domain.catalog import HistoryEntry
+from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import DeadlineExceededError
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
 from annserve.engine.fresh_state import FreshState
 from annserve.engine.knowledge import NO_ROWS
+from annserve.engine.user_changes import UserChanges
 
 _USERS_KEPT = 10_000
 _READ_SECONDS = 0.5
@@ -45,17 +46,30 @@ NO_HISTORY: Final = UserHistory(seen_rows=NO_ROWS, taste_rows=NO_ROWS, newest_ms
 _NEVER: Final = (-math.inf, NO_HISTORY)
 
 
+class HistorySource(Protocol):
+    """Has histories; `domain.catalog.CatalogStore` does."""
+
+    async def history(self, user_id: str, newest: int, deadline: Deadline = NO_DEADLINE) -> Sequence[HistoryEntry]:
+        """Return the newest entries of a user, at most so many, oldest first; raises as `CatalogStore.history`."""
+        ...
+
+
 class HistoryReader:
     """Reads histories; a user's own history is kept under her own id and nobody else's."""
 
     def __init__(
         self,
-        store: CatalogStore,
+        store: HistorySource,
         fresh: FreshState,
         settings: CatalogSettings,
         cache: SharedCache | None = None,
+        changes: UserChanges | None = None,
     ) -> None:
-        """Read from ``store``, or from what other workers put into ``cache``; rows are those of ``fresh``."""
+        """Read from ``store``, or from what other workers put into ``cache``; rows are those of ``fresh``.
+
+        What is older than ``changes`` of its user is read again.
+        """
+        self._changes = changes or UserChanges()
         self._cache = cache
         self._store = store
         self._fresh = fresh
@@ -71,7 +85,8 @@ class HistoryReader:
             CatalogUnavailableError, DeadlineExceededError: it cannot be read, or not in time.
         """
         read_at, history = self._kept.get(user_id, _NEVER)
-        known = history if time.monotonic() - read_at < self._settings.history_ttl_seconds else self._shared(user_id)
+        is_young = time.monotonic() - read_at < self._settings.history_ttl_seconds
+        known = history if is_young and self._changes.is_current(user_id, read_at) else self._shared(user_id)
         if known is not None:
             use.history_hits += 1
             return known
@@ -96,7 +111,7 @@ class HistoryReader:
     def _shared(self, user_id: str) -> UserHistory | None:
         """Return what another worker read of a user lately."""
         found = None if self._cache is None else self._cache.get_shared(_key(user_id))
-        if found is None:
+        if found is None or not self._changes.is_current(user_id, found.made_at):
             return None
         entries = [
             HistoryEntry(item_id=item_id, event=event, time_ms=time_ms)

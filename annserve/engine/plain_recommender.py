@@ -26,9 +26,11 @@ class PlainRecommender:
         """The snapshot every answer comes from."""
         return self._recommender.snapshot.id
 
-    def basis(self, query: Query) -> Basis | None:  # noqa: ARG002 - the items are all there is
+    def basis(self, query: Query) -> Basis | None:
         """Return what an answer rests on; see `domain.ports.Recommender.basis`."""
-        return Basis(versions=self._recommender.fresh.items.versions)
+        return Basis(
+            versions=(*self._recommender.fresh.items.versions, *self._recommender.users.versions(query.user_id))
+        )
 
     def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:  # noqa: ARG002 - there is none to change
         """Return whether metadata is unchanged; see `domain.ports.Recommender.unchanged`."""

@@ -11,6 +11,7 @@ from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.errors import FoldInUnavailableError, UnknownItemError, UnknownUserError
 from annserve.domain.query import Mode, Query, Source
 from annserve.engine.knowledge import NO_ROWS, NOTHING, Knowledge
+from annserve.engine.known_users import KnownUsers
 from annserve.engine.live_items import LiveItems
 from annserve.snapshot.snapshot import Snapshot
 from annserve.training.fold_in import FoldIn
@@ -36,8 +37,9 @@ class QueryVectors:
 class QueryVectorizer:
     """Turns questions into query vectors of one snapshot. Holds nothing that a question changes."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, users: KnownUsers | None = None) -> None:
         self._snapshot = snapshot
+        self._users = users or KnownUsers(snapshot)
         self._fold_in = FoldIn(snapshot.gram, snapshot.fold_in) if snapshot.fold_in is not None else None
 
     def vectors_of(self, query: Query, items: LiveItems, knowledge: Knowledge = NOTHING) -> QueryVectors:
@@ -62,7 +64,7 @@ class QueryVectorizer:
                 recent_rows=NO_ROWS,
                 missing_ids=tuple(missing),
             )
-        user_row = self._snapshot.users.row(query.user_id) if query.user_id else None
+        user_row = self._users.row(query.user_id) if query.user_id else None
         recent_rows, folded = self._folded(query, items, knowledge, missing)
         if query.user_id and user_row is None:
             missing.append(query.user_id)

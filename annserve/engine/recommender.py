@@ -6,12 +6,14 @@ import math
 
 from annserve.domain.arrays import Rows
 from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.erasure import ErasedUsers
 from annserve.domain.errors import SnapshotNotHereError
 from annserve.domain.query import Answer, Explanation, Mode, Query, SearchPath, Source
 from annserve.engine.blend import blended, candidate_depth
 from annserve.engine.eligibility import Eligibility, eligibility_of
 from annserve.engine.fresh_state import FreshState
 from annserve.engine.knowledge import NOTHING, Knowledge
+from annserve.engine.known_users import KnownUsers
 from annserve.engine.live_items import LiveItems
 from annserve.engine.query_vectors import QueryVectorizer, QueryVectors
 from annserve.engine.stopwatch import Stopwatch
@@ -25,11 +27,12 @@ _ID_US = 1.0
 class SnapshotRecommender:
     """Answers from one loaded snapshot and what came and went since. Threads may share it; it waits for nothing."""
 
-    def __init__(self, snapshot: Snapshot, fresh: FreshState | None = None) -> None:
-        """Answer from ``snapshot``, and from ``fresh``, which is told of changes by whoever follows them."""
+    def __init__(self, snapshot: Snapshot, fresh: FreshState | None = None, erased: ErasedUsers | None = None) -> None:
+        """Answer from ``snapshot``, and ``fresh`` and ``erased``, which are told of changes by whoever follows them."""
         self._snapshot = snapshot
         self._fresh = fresh or FreshState(snapshot)
-        self._vectorizer = QueryVectorizer(snapshot)
+        self._users = KnownUsers(snapshot, erased)
+        self._vectorizer = QueryVectorizer(snapshot, self._users)
 
     def recommend(
         self,
@@ -78,6 +81,11 @@ class SnapshotRecommender:
     def fresh(self) -> FreshState:
         """The snapshot's items as they are now."""
         return self._fresh
+
+    @property
+    def users(self) -> KnownUsers:
+        """The snapshot's users as they are now."""
+        return self._users
 
     def check_pin(self, query: Query) -> None:
         """Raise SnapshotNotHereError when ``query`` wants another snapshot."""
@@ -140,7 +148,7 @@ class SnapshotRecommender:
         if options.candidate_item_ids is not None:
             return cost  # A list that fits in a request is scanned while its ids are looked up.
         if query.user_id and options.exclude_seen and snapshot.histories is not None:
-            row = snapshot.users.row(query.user_id)
+            row = self._users.row(query.user_id)
             if row is not None:
                 excluded_count += int(snapshot.histories.indptr[row + 1] - snapshot.histories.indptr[row])
         k = depth or (options.k if query.mode is not Mode.RELATED else candidate_depth(options.k))

@@ -18,6 +18,7 @@ from annserve.service.admin import CacheAdmin, FreshItems, Instance
 from annserve.service.calls import CODES, Context, Request, abort, decoder, encode, logged_status
 from annserve.service.request_id import request_id_of
 from annserve.service.snapshot_changes import SnapshotChanges
+from annserve.service.user_eraser import UserEraser
 from annserve.v1 import admin_service_pb2 as messages
 
 SERVICE: Final = messages.DESCRIPTOR.services_by_name["AdminService"]
@@ -44,6 +45,7 @@ class Operated:
     """None where the instance has no cache."""
     histories: CatalogStore | None
     """None where it has no catalogue."""
+    eraser: UserEraser
 
 
 class AdminServicer:
@@ -55,6 +57,7 @@ class AdminServicer:
         self._items = operated.items
         self._cache = operated.cache
         self._histories = operated.histories
+        self._eraser = operated.eraser
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Return what grpc needs to serve each method."""
@@ -163,8 +166,8 @@ class AdminServicer:
 
     async def erase_user(self, request: messages.EraseUserRequest) -> messages.EraseUserResponse:
         """Answer `AdminService.EraseUser`."""
-        user_id = convert.required_id("user_id", request.user_id)
-        return messages.EraseUserResponse(erased_count=await self._known_histories("EraseUser").erase_history(user_id))
+        erased = await self._eraser.erase(convert.required_id("user_id", request.user_id))
+        return messages.EraseUserResponse(erased_count=erased.history_entries, erased_event_count=erased.events)
 
     def _known_items(self) -> FreshItems:
         if self._items is None:

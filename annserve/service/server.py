@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,9 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.errors import AnnserveError, InputError
 from annserve.domain.ports import Recommender
 from annserve.service.answers import Answers
+from annserve.service.event_queue import EventQueue
+from annserve.service.event_servicer import SERVICE_NAME as EVENT_SERVICE_NAME
+from annserve.service.event_servicer import EventServicer
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.metrics import MeteredRecommender, Metrics
 from annserve.service.servicer import METHODS, SERVICE_NAME, RecommendationServicer
@@ -57,6 +61,15 @@ _QUIET_SECONDS: Final = 0.05
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What a server serves."""
+
+    recommender: Recommender
+    events: EventQueue | None = None
+    """Takes events; None for a server without `EventService`."""
+
+
 class Server:
     """One server in one event loop, from `start` to `drain` or `stop`."""
 
@@ -67,10 +80,11 @@ class Server:
         cache: SharedCache | None = None,
         metrics: Metrics | None = None,
         traces: Traces | None = None,
+        events: EventQueue | None = None,
     ) -> None:
         """Serve what ``recommender`` answers.
 
-        With a ``cache`` answers are kept; ``metrics`` counts and ``traces`` traces the calls.
+        With a ``cache`` answers are kept; ``metrics`` counts and ``traces`` traces the calls; ``events`` are taken.
         """
         self._settings = settings
         self._metrics = metrics or Metrics()
@@ -98,10 +112,19 @@ class Server:
         self._grpc.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.handlers()),)
         )
+        self._service_names = [SERVICE_NAME]
+        if events is not None:
+            self._serve_events(events)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if settings.reflection:
-            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
+
+    def _serve_events(self, events: EventQueue) -> None:
+        handlers = EventServicer(events, self._servicer.handling).handlers()
+        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(EVENT_SERVICE_NAME, handlers),))
+        self._service_names.append(EVENT_SERVICE_NAME)
+        self._metrics.follow_fields("annserve_events", "Events, by what became of them.", "outcome", events.counts)
 
     async def warm(self, requests: Sequence[tuple[str, bytes]]) -> None:
         """Answer ``requests`` to nobody, hottest first and for `WARM_SECONDS` at most, so that they are known."""
@@ -141,13 +164,13 @@ class Server:
 
     @property
     def calls_under_way(self) -> int:
-        """How many calls of the recommendation service have begun and not ended."""
+        """How many calls of our own services have begun and not ended."""
         return self._servicer.calls_under_way
 
     async def set_health(self, *, is_serving: bool) -> None:
-        """Say in health whether calls are welcome, of the service and of the server as a whole."""
+        """Say in health whether calls are welcome, of each service and of the server as a whole."""
         status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in (health.OVERALL_HEALTH, SERVICE_NAME):
+        for name in (health.OVERALL_HEALTH, *self._service_names):
             await self._health.set(name, status)
 
     async def drain(self) -> None:
@@ -179,7 +202,7 @@ def _follow(counts: CacheCounts, metrics: Metrics) -> None:
 
 def serve(
     settings: ServerSettings,
-    opened: AbstractAsyncContextManager[Recommender],
+    opened: AbstractAsyncContextManager[Served],
     ready: Callable[[str], None] = lambda _address: None,
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
     cache: SharedCache | None = None,
@@ -191,7 +214,7 @@ def serve(
 
     Args:
         settings: Where and how.
-        opened: Gives what answers, in the event loop it answers from: health says SERVING from the first moment. Left
+        opened: Gives what is served, in the event loop that serves it: health says SERVING from the first moment. Left
             when the last call has been answered.
         ready: Called once with the address when calls are answered.
         attend: Runs beside the server from then on, and is cancelled when it has stopped.
@@ -208,7 +231,7 @@ def serve(
 
 async def _serve(
     settings: ServerSettings,
-    opened: AbstractAsyncContextManager[Recommender],
+    opened: AbstractAsyncContextManager[Served],
     ready: Callable[[str], None],
     attend: Callable[[Server], Coroutine[Any, Any, None]] | None,
     cache: SharedCache | None,
@@ -224,8 +247,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with opened as recommender:
-        server = Server(settings, recommender, cache, metrics, traces)
+    async with opened as served:
+        server = Server(settings, served.recommender, cache, metrics, traces, served.events)
         attending: asyncio.Task[None] | None = None
         try:
             await server.warm(hot_requests())

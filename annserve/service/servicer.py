@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from annserve.domain.deadline import Deadline
-from annserve.domain.errors import AnnserveError, DeadlineExceededError, InvalidArgumentError, OverloadedError
+from annserve.domain.errors import AnnserveError, InvalidArgumentError
 from annserve.domain.ports import Recommender
-from annserve.domain.tracing import current_trace
 from annserve.service import convert
-from annserve.service.admission import Admission, refuse
 from annserve.service.answers import Answers, Method, answer_into
-from annserve.service.call_log import CallLog
-from annserve.service.calls import CODES, Context, abort, decoder, encode, logged_status
+from annserve.service.call_handling import Call, CallHandling
+from annserve.service.calls import Context, decoder, encode, logged_status
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
-from annserve.service.status import status_of
 from annserve.v1 import recommendation_service_pb2 as messages
 
 if TYPE_CHECKING:
@@ -37,8 +31,6 @@ METHODS: Final = (
     Method("Related", messages.RelatedRequest, messages.RelatedResponse, convert.related_query),
     Method("Recommend", messages.RecommendRequest, messages.RecommendResponse, convert.recommend_query),
 )
-
-Call: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 class RecommendationServicer:
@@ -61,29 +53,27 @@ class RecommendationServicer:
         """
         self._recommender = recommender
         self._answers = answers or Answers(recommender)
-        self._metrics = metrics or Metrics()
-        self._traces = traces
-        self._admission = Admission(calls_max)
-        self._log = CallLog(recommender.snapshot_id, log_share)
-        self._deadline_max_seconds = deadline_max_ms / 1_000
-        self.calls_under_way = 0
+        self.handling = CallHandling(recommender.snapshot_id, deadline_max_ms, metrics, calls_max, log_share, traces)
+        """Handles its calls, and those of services beside it."""
+
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls have begun and not ended."""
+        return self.handling.calls_under_way
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """Return what grpc needs to serve each method.
-
-        The generated registration is not used: bytes that do not decode would be answered UNKNOWN by grpc itself.
-        """
-        return {
-            **{method.name: self._handler(method.name, self._answering(method)) for method in METHODS},
-            "BatchRecommend": self._handler("BatchRecommend", self.batch_recommend),
+        """Return what grpc needs to serve each method."""
+        methods = {method.name: self._answering(method) for method in METHODS} | {
+            "BatchRecommend": self.batch_recommend
         }
+        return {name: self.handling.handler(SERVICE_NAME, name, method) for name, method in methods.items()}
 
     async def batch_recommend(self, data: bytes, context: Context) -> bytes:
         """Answer `RecommendationService.BatchRecommend`: row by row, letting other calls in between."""
         request = decoder(messages.BatchRecommendRequest)(data)
         if isinstance(request, InvalidArgumentError):
             raise request
-        deadline = self._deadline(context, margin_seconds=BATCH_MARGIN_SECONDS)
+        deadline = self.handling.deadline(context, margin_seconds=BATCH_MARGIN_SECONDS)
         response = messages.BatchRecommendResponse()
         for query in convert.batch_queries(request, self._recommender.schema):
             result = response.results.add()
@@ -99,54 +89,6 @@ class RecommendationServicer:
 
     def _answering(self, method: Method) -> Call:
         async def answer(data: bytes, context: Context) -> bytes:
-            return await self._answers.answer(method, data, self._deadline(context))
+            return await self._answers.answer(method, data, self.handling.deadline(context))
 
         return answer
-
-    def _deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
-        # None where the caller set no deadline; the stubs do not know.
-        remaining: float | None = context.time_remaining()
-        if remaining is None:
-            return Deadline.after(self._deadline_max_seconds)
-        if remaining <= 0.0:
-            raise DeadlineExceededError("waiting for its turn")
-        margin = min(margin_seconds, remaining / 10)
-        return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
-
-    def _handler(self, name: str, method: Call) -> grpc.RpcMethodHandler[Any, Any]:
-        measure = self._metrics.meter(f"{SERVICE_NAME}/{name}")
-
-        async def call(data: bytes, context: Context) -> bytes:
-            began, code = time.perf_counter(), "CANCELLED"
-            self.calls_under_way += 1
-            trace = None if self._traces is None else self._traces.begin(SERVICE_NAME, name, context)
-            if trace is not None:
-                # Of this call alone: each has a context of its own.
-                current_trace.set(trace)
-                trace.note("snapshot_id", self._recommender.snapshot_id)
-            try:
-                self._admission.check(self.calls_under_way)
-                answer = await method(data, context)
-                code = "OK"
-                if self._log.is_sampled():
-                    self._log.answered(name, request_id_of(context), time.perf_counter() - began)
-            except OverloadedError as error:
-                code = "UNAVAILABLE"
-                self._metrics.rejected(error.metadata["cause"])
-                self._log.overloaded(name, time.perf_counter() - began, error)
-                await refuse(context, error)
-            except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
-                request_id = request_id_of(context)
-                status = status_of(error, request_id)
-                code = CODES[status.code].name
-                self._log.failed(name, code, request_id, time.perf_counter() - began, error)
-                await abort(context, status, request_id)
-            finally:
-                self.calls_under_way -= 1
-                measure(code, time.perf_counter() - began)
-                if trace is not None:
-                    trace.end(code)
-            return answer
-
-        # Bytes in, bytes out: an answer that is kept is found by the one and sent as the other.
-        return grpc.unary_unary_rpc_method_handler(call)

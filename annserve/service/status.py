@@ -107,6 +107,7 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
         _precondition("request", "field", "a server with a catalogue"),
     ),
     errors.CatalogUnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
+    errors.EventsUnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_later),
     errors.FieldNotIndexedError: (
         grpc.StatusCode.FAILED_PRECONDITION,
         _precondition("field", "field", "an index that filters on this field can use"),
@@ -131,6 +132,7 @@ TABLE: Final[Mapping[type[AnnserveError], tuple[grpc.StatusCode, Details]]] = {
 _IN_OUR_OWN_WORDS: Final = (
     errors.InvalidArgumentError,
     errors.CatalogUnavailableError,
+    errors.EventsUnavailableError,
     errors.ActivationRefusedError,
     errors.InstanceRefusedError,
     errors.InstanceUnavailableError,

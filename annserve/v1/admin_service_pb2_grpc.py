@@ -277,8 +277,10 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseUser(self, request, context):
-        """Forgets what a user did, as the catalogue has it; workers forget what they keep of it within seconds. Her vector and
-        history in the snapshot go with the next one. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
+        """Forgets a user: her history in the catalogue, her events, and what workers keep of her. Within about a second she is a
+        stranger to all workers and instances, who make no use of her vector and history in the snapshot, until one was
+        trained without what was forgotten; training passes over what is older. It takes a second longer than that. When it
+        fails, do it again: a part may be done. What remains for good is a digest of her id, and when it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -104,8 +104,10 @@ class AdminServiceStub:
     then are there twice.
     """
     EraseUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.EraseUserRequest, _admin_service_pb2.EraseUserResponse]
-    """Forgets what a user did, as the catalogue has it; workers forget what they keep of it within seconds. Her vector and
-    history in the snapshot go with the next one. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
+    """Forgets a user: her history in the catalogue, her events, and what workers keep of her. Within about a second she is a
+    stranger to all workers and instances, who make no use of her vector and history in the snapshot, until one was
+    trained without what was forgotten; training passes over what is older. It takes a second longer than that. When it
+    fails, do it again: a part may be done. What remains for good is a digest of her id, and when it was.
     """
 
 @_typing.type_check_only
@@ -184,8 +186,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     then are there twice.
     """
     EraseUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.EraseUserRequest, _admin_service_pb2.EraseUserResponse]  # type: ignore[assignment]
-    """Forgets what a user did, as the catalogue has it; workers forget what they keep of it within seconds. Her vector and
-    history in the snapshot go with the next one. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
+    """Forgets a user: her history in the catalogue, her events, and what workers keep of her. Within about a second she is a
+    stranger to all workers and instances, who make no use of her vector and history in the snapshot, until one was
+    trained without what was forgotten; training passes over what is older. It takes a second longer than that. When it
+    fails, do it again: a part may be done. What remains for good is a digest of her id, and when it was.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -363,8 +367,10 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.EraseUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.EraseUserResponse, _abc.Awaitable[_admin_service_pb2.EraseUserResponse]]:
-        """Forgets what a user did, as the catalogue has it; workers forget what they keep of it within seconds. Her vector and
-        history in the snapshot go with the next one. FAILED_PRECONDITION (`NO_CATALOG`) without a catalogue.
+        """Forgets a user: her history in the catalogue, her events, and what workers keep of her. Within about a second she is a
+        stranger to all workers and instances, who make no use of her vector and history in the snapshot, until one was
+        trained without what was forgotten; training passes over what is older. It takes a second longer than that. When it
+        fails, do it again: a part may be done. What remains for good is a digest of her id, and when it was.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

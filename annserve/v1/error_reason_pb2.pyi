@@ -104,6 +104,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the call's API key was used more often than it may be; nothing was done. A `google.rpc.RetryInfo`
     says when there is room for another call. Metadata: `key`, its name.
     """
+    ERROR_REASON_EVENTS_UNAVAILABLE: _ErrorReason.ValueType  # 23
+    """UNAVAILABLE: events cannot be kept now: their store does not answer, or too many wait for it. A
+    `google.rpc.RetryInfo` says when to try again. Of `EventService` alone. Metadata: `problem`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, finer than its status code.
@@ -197,5 +201,9 @@ ERROR_REASON_WRONG_SCOPE: ErrorReason.ValueType  # 21
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 22
 """RESOURCE_EXHAUSTED: the call's API key was used more often than it may be; nothing was done. A `google.rpc.RetryInfo`
 says when there is room for another call. Metadata: `key`, its name.
+"""
+ERROR_REASON_EVENTS_UNAVAILABLE: ErrorReason.ValueType  # 23
+"""UNAVAILABLE: events cannot be kept now: their store does not answer, or too many wait for it. A
+`google.rpc.RetryInfo` says when to try again. Of `EventService` alone. Metadata: `problem`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -140,7 +140,8 @@ def test_cache_hot_keys_and_history_are_there_for_people_and_machines(run: Run) 
     assert json.loads(run("cache", "stats", "--json").stdout)["entry_count"] == 0
     assert [row["item_id"] for row in json.loads(run("hot-keys", "-n", "2", "--json").stdout)] == ["상품-0", "상품-1"]
     run("history", "append", "사용자", "a", "b", "--event", "bought")
-    assert json.loads(run("history", "erase", "사용자", "--json").stdout) == {"erased_count": 2}
+    assert json.loads(run("history", "erase", "사용자", "--json").stdout) == {"history_count": 2, "event_count": 0}
+    assert "erased: 0 entries" in run("users", "erase", "사용자").stderr
 
 
 def test_reload_drain_and_undrain_reach_the_instance(admin: Admin, run: Run) -> None:

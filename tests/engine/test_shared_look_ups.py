@@ -102,7 +102,7 @@ async def test_a_history_that_one_worker_read_another_does_not_read_again(
     ]
     catalog.histories["user-2"] = []
     settings = CatalogSettings(history_ttl_seconds=60.0)
-    one, other = (HistoryReader(catalog, fresh, settings, cache) for _ in range(2))  # type: ignore[arg-type]
+    one, other = (HistoryReader(catalog, fresh, settings, cache) for _ in range(2))
     read = await one.of("user-1", Deadline.after(SECONDS), CatalogUse())
     eventually_shared(cache, b"history\0user-1")
 
@@ -118,7 +118,7 @@ async def test_a_shared_history_grows_no_older_than_one_of_the_workers_own(
     cache: SharedCache, catalog: TwinCatalog, recommender: SnapshotRecommender
 ) -> None:
     fresh, settings = FreshState(recommender.snapshot), CatalogSettings(history_ttl_seconds=0.2)
-    one, other = (HistoryReader(catalog, fresh, settings, cache) for _ in range(2))  # type: ignore[arg-type]
+    one, other = (HistoryReader(catalog, fresh, settings, cache) for _ in range(2))
     began = time.monotonic()
     await one.of("user-1", Deadline.after(SECONDS), CatalogUse())
     eventually_shared(cache, b"history\0user-1")

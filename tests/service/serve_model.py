@@ -13,7 +13,7 @@ from annserve.domain.model import FoldInConstants, Histories, Model
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.workbench import Workbench
-from annserve.service.server import serve
+from annserve.service.server import Served, serve
 from annserve.service.settings import ServerSettings
 from annserve.snapshot.snapshot import load_snapshot
 
@@ -49,7 +49,7 @@ def _tell(address: str) -> None:
 def main() -> None:
     recommender = SnapshotRecommender(load_snapshot(Path(sys.argv[1])))
     plain = PlainRecommender(recommender, Workbench(ThreadPoolExecutor(2)))
-    serve(ServerSettings(address="127.0.0.1:0"), nullcontext(plain), _tell)
+    serve(ServerSettings(address="127.0.0.1:0"), nullcontext(Served(recommender=plain)), _tell)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from edge_twin import TwinRecommender
 
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import Answer, Query
-from annserve.service.server import serve
+from annserve.service.server import Served, serve
 from annserve.service.settings import ServerSettings
 
 
@@ -38,6 +38,6 @@ def tell(line: str) -> None:
 if __name__ == "__main__":
     serve(
         ServerSettings(address="127.0.0.1:0", deadline_max_ms=60_000, drain_grace_ms=60_000),
-        nullcontext(WaitingTwin()),
+        nullcontext(Served(recommender=WaitingTwin())),
         tell,
     )

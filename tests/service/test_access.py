@@ -14,6 +14,8 @@ from admin_twins import TwinInstance
 from edge_twin import TIMEOUT_SECONDS, TwinRecommender
 from google.rpc import error_details_pb2, status_pb2
 
+from annserve.catalog.file_erasures import FileErasureStore
+from annserve.catalog.file_events import FileEventStore
 from annserve.domain.errors import InputError
 from annserve.service.access import TokenBucket
 from annserve.service.access_keys import PREFIX, AccessKeys, hashed, new_key, read_keys
@@ -23,6 +25,7 @@ from annserve.service.security import Security
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
 from annserve.service.snapshot_changes import SnapshotChanges
+from annserve.service.user_eraser import UserEraser
 from annserve.snapshot.store import SnapshotStore
 from annserve.v1 import admin_service_pb2, recommendation_service_pb2
 
@@ -74,6 +77,7 @@ async def addresses(keys: Path, twin: TwinRecommender, tmp_path: Path) -> AsyncI
         items=None,
         cache=None,
         histories=None,
+        eraser=UserEraser(FileErasureStore(tmp_path / "erased"), FileEventStore(tmp_path / "events"), None),
     )
     admin = AdminServer(AdminSettings(address="127.0.0.1:0", security=security), operated)
     yield {"RecommendationService": await server.start(), "AdminService": await admin.start()}

@@ -14,6 +14,7 @@ from annserve_client.errors import (
     ServerError,
     UnavailableError,
 )
+from annserve_client.events import Event, EventType, Written, impression_of, outcome_of
 from annserve_client.filters import Filter, Value, field
 from annserve_client.requests import Options, Personalize, Related, Similar, WeightedItem
 from annserve_client.results import (
@@ -21,6 +22,7 @@ from annserve_client.results import (
     CatalogUse,
     Degradation,
     LimitingRule,
+    PlacementUse,
     Recommendation,
     Recommendations,
     ScoreExplanation,
@@ -38,6 +40,8 @@ __all__ = [
     "Client",
     "DeadlineError",
     "Degradation",
+    "Event",
+    "EventType",
     "ExhaustedError",
     "FieldViolation",
     "Filter",
@@ -46,6 +50,7 @@ __all__ = [
     "NotFoundError",
     "Options",
     "Personalize",
+    "PlacementUse",
     "PreconditionError",
     "Recommendation",
     "Recommendations",
@@ -59,5 +64,8 @@ __all__ = [
     "UnavailableError",
     "Value",
     "WeightedItem",
+    "Written",
     "field",
+    "impression_of",
+    "outcome_of",
 ]

@@ -12,6 +12,7 @@ from annserve_client._gen import admin_service_pb2 as messages
 from annserve_client._gen.admin_service_pb2_grpc import AdminServiceStub
 from annserve_client.admin_results import (
     CacheStats,
+    ErasedUser,
     FreshItem,
     HistoryEntry,
     HotKey,
@@ -34,6 +35,7 @@ from annserve_client.errors import error_of_call
 __all__ = [
     "AdminClient",
     "CacheStats",
+    "ErasedUser",
     "FreshItem",
     "HistoryEntry",
     "HotKey",
@@ -156,10 +158,10 @@ class AdminClient:
         request = messages.AppendHistoryRequest(user_id=user_id, entries=map(entry_message, entries))
         self._call(self._stub.AppendHistory, request)
 
-    def erase_user(self, user_id: str) -> int:
-        """Forget what a user did, and return how many entries that were."""
-        count: int = self._call(self._stub.EraseUser, messages.EraseUserRequest(user_id=user_id)).erased_count
-        return count
+    def erase_user(self, user_id: str) -> ErasedUser:
+        """Forget a user, and return how much was known of her; takes a second at least."""
+        answer = self._call(self._stub.EraseUser, messages.EraseUserRequest(user_id=user_id))
+        return ErasedUser(history_count=answer.erased_count, event_count=answer.erased_event_count)
 
     def close(self) -> None:
         """Close the connection; calls under way fail."""

@@ -79,6 +79,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedUser:
+    """What was forgotten of a user."""
+
+    history_count: int
+    """Entries of her history."""
+    event_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStats:
     """What the cache holds, and how look-ups fared since the instance was started."""
 

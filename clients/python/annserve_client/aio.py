@@ -8,10 +8,12 @@ from typing import Any, Self
 
 import grpc
 
+from annserve_client._gen.event_service_pb2_grpc import EventServiceStub
 from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
 from annserve_client.channel import CHANNEL_OPTIONS, default_timeout, key_metadata
 from annserve_client.convert import answer_of, batch_answers_of, batch_message_of, message_of
 from annserve_client.errors import AnnserveError, error_of_call
+from annserve_client.events import Event, Written, write_message_of, written_of
 from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
 from annserve_client.results import Recommendations
 
@@ -37,6 +39,8 @@ class AsyncClient:
             self._channel = grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
         stub = RecommendationServiceStub(self._channel)
         self._batch = stub.BatchRecommend
+        self._write_timeout_seconds = default_timeout("Write", timeout_seconds)
+        self._write = EventServiceStub(self._channel).Write
         self._methods: dict[type[Request], grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {
             Similar: stub.Similar,
             Personalize: stub.Personalize,
@@ -108,6 +112,18 @@ class AsyncClient:
             return batch_answers_of(
                 await self._batch(batch_message_of(requests), timeout=timeout, metadata=self._metadata)
             )
+        except grpc.RpcError as error:
+            raise error_of_call(error) from error
+
+    async def write_events(self, events: Iterable[Event], *, timeout_seconds: float | None = None) -> Written:
+        """Have the server keep 1 to 500 ``events``, all or none; to call it again with the same ones does no harm.
+
+        Raises:
+            AnnserveError: it is not known that they are kept.
+        """
+        timeout = self._write_timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            return written_of(await self._write(write_message_of(events), timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 

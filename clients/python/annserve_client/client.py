@@ -8,10 +8,12 @@ from typing import Any, Self
 
 import grpc
 
+from annserve_client._gen.event_service_pb2_grpc import EventServiceStub
 from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
 from annserve_client.channel import CHANNEL_OPTIONS, default_timeout, key_metadata
 from annserve_client.convert import answer_of, batch_answers_of, batch_message_of, message_of
 from annserve_client.errors import AnnserveError, error_of_call
+from annserve_client.events import Event, Written, write_message_of, written_of
 from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
 from annserve_client.results import Recommendations
 
@@ -31,7 +33,7 @@ class Client:
 
         Args:
             target: Where the server is, in gRPC's naming: ``127.0.0.1:50051``, ``dns:///annserve.example:50051``.
-            timeout_seconds: How long a call may take, retries included; 0.3, and 1 for a batch, unless set.
+            timeout_seconds: How long a call may take, retries included; unless set 0.3, 1 for a batch, 2 for events.
             credentials: How to secure the connection; it is not secured unless set: `grpc.ssl_channel_credentials`.
             api_key: What the server asks for, where it does.
         """
@@ -44,6 +46,8 @@ class Client:
             self._channel = grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
         stub = RecommendationServiceStub(self._channel)
         self._batch = stub.BatchRecommend
+        self._write_timeout_seconds = default_timeout("Write", timeout_seconds)
+        self._write = EventServiceStub(self._channel).Write
         self._methods: dict[type[Request], grpc.UnaryUnaryMultiCallable[Any, Any]] = {
             Similar: stub.Similar,
             Personalize: stub.Personalize,
@@ -113,6 +117,18 @@ class Client:
         timeout = self._batch_timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             return batch_answers_of(self._batch(batch_message_of(requests), timeout=timeout, metadata=self._metadata))
+        except grpc.RpcError as error:
+            raise error_of_call(error) from error
+
+    def write_events(self, events: Iterable[Event], *, timeout_seconds: float | None = None) -> Written:
+        """Have the server keep 1 to 500 ``events``, all or none; to call it again with the same ones does no harm.
+
+        Raises:
+            AnnserveError: it is not known that they are kept.
+        """
+        timeout = self._write_timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            return written_of(self._write(write_message_of(events), timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 

@@ -31,6 +31,7 @@ from annserve_client.results import (
     CatalogUse,
     Degradation,
     LimitingRule,
+    PlacementUse,
     Recommendation,
     Recommendations,
     ScoreExplanation,
@@ -61,6 +62,7 @@ _SEARCH_PATHS = _by_number(SearchPath, messages.SearchPath.DESCRIPTOR)
 _DEGRADATIONS = _by_number(Degradation, messages.Degradation.DESCRIPTOR)
 _CACHE_SOURCES = _by_number(CacheSource, messages.CacheSource.DESCRIPTOR)
 _LIMITING_RULES = _by_number(LimitingRule, messages.LimitingRule.DESCRIPTOR)
+_PLACEMENT_TEXTS = ("name", "version", "experiment", "variant", "mode", "suppressed_reason")
 
 
 def message_of(request: Request) -> Message:
@@ -126,6 +128,7 @@ def answer_of(response: Response) -> Recommendations:
             else None
         ),
         cache_age_seconds=serving_info.cache.age.ToNanoseconds() / 1e9 if serving_info.HasField("cache") else None,
+        placement=_placement_use(answer.placement) if answer.HasField("placement") else None,
     )
 
 
@@ -226,6 +229,12 @@ def _values(values: filter_messages.FieldValues) -> tuple[Value, ...]:
         for value in values.values
         if (kind := value.WhichOneof("kind")) is not None
     )
+
+
+def _placement_use(use: messages.PlacementUse) -> PlacementUse:
+    similarity = use.user_context_similarity if use.HasField("user_context_similarity") else None
+    texts = {name: getattr(use, name) for name in _PLACEMENT_TEXTS}
+    return PlacementUse(**texts, user_context_similarity=similarity)
 
 
 def _catalog_use(use: messages.CatalogUse) -> CatalogUse:

@@ -129,6 +129,22 @@ class CatalogUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementUse:
+    """How a placement answered."""
+
+    name: str
+    version: str = ""
+    """Names the content of its file."""
+    experiment: str = ""
+    variant: str = ""
+    mode: str = ""
+    """Which question was asked in the end: similar, personalize or related; empty when the answer is suppressed."""
+    suppressed_reason: str = ""
+    user_context_similarity: float | None = None
+    """The cosine of the user's and the context items' vectors; None where nothing asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendations:
     """An answer; iterating over it gives its items, best first."""
 
@@ -157,6 +173,8 @@ class Recommendations:
     """Who had the answer; None where a kept one could not do, as for `explain`, `bypass_cache` and rows of a batch."""
     cache_age_seconds: float | None = None
     """How long ago the making of it began; None where `cache_source` is."""
+    placement: PlacementUse | None = None
+    """How the placement that was asked answered; None where none was."""
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.results)

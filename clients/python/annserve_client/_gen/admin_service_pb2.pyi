@@ -677,16 +677,20 @@ class EraseUserResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ERASED_COUNT_FIELD_NUMBER: _builtins.int
+    ERASED_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     erased_count: _builtins.int
-    """How many entries were forgotten."""
+    """How many entries of her history were forgotten."""
+    erased_event_count: _builtins.int
+    """How many of her events were."""
     def __init__(
         self,
         *,
         erased_count: _builtins.int = ...,
+        erased_event_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_count", b"erased_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_count", b"erased_count", "erased_event_count", b"erased_event_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

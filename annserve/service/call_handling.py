@@ -1,0 +1,106 @@
+"""What happens to every call of a server, whatever its service: admitted, timed, counted, logged, traced, refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+
+from annserve.domain.deadline import Deadline
+from annserve.domain.errors import DeadlineExceededError, OverloadedError
+from annserve.domain.tracing import current_trace
+from annserve.service.admission import Admission, refuse
+from annserve.service.call_log import CallLog
+from annserve.service.calls import CODES, Context, abort
+from annserve.service.metrics import Metrics
+from annserve.service.request_id import request_id_of
+from annserve.service.status import status_of
+
+if TYPE_CHECKING:
+    from annserve.service.traces import Traces
+
+Call: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class CallHandling:
+    """Handles the calls of one server."""
+
+    def __init__(
+        self,
+        snapshot_id: str,
+        deadline_max_ms: int,
+        metrics: Metrics | None = None,
+        calls_max: int = 512,
+        log_share: float = 0.0,
+        traces: Traces | None = None,
+    ) -> None:
+        """Count calls in ``metrics``, and tell ``traces`` of them.
+
+        Beyond ``calls_max`` under way calls are refused; of those answered the log has ``log_share``, 0 to 1.
+        """
+        self._snapshot_id = snapshot_id
+        self._metrics = metrics or Metrics()
+        self._traces = traces
+        self._admission = Admission(calls_max)
+        self._log = CallLog(snapshot_id, log_share)
+        self._deadline_max_seconds = deadline_max_ms / 1_000
+        self.calls_under_way = 0
+
+    def deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
+        """Return by when a call must be answered, ``margin_seconds`` before its caller's time is up.
+
+        Raises:
+            DeadlineExceededError: it is up.
+        """
+        # None where the caller set no deadline; the stubs do not know.
+        remaining: float | None = context.time_remaining()
+        if remaining is None:
+            return Deadline.after(self._deadline_max_seconds)
+        if remaining <= 0.0:
+            raise DeadlineExceededError("waiting for its turn")
+        margin = min(margin_seconds, remaining / 10)
+        return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
+
+    def handler(self, service: str, name: str, method: Call) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return what grpc needs to serve a method: bytes in, bytes out.
+
+        The generated registration is not used: bytes that do not decode would be answered UNKNOWN by grpc itself.
+        """
+        measure = self._metrics.meter(f"{service}/{name}")
+
+        async def call(data: bytes, context: Context) -> bytes:
+            began, code = time.perf_counter(), "CANCELLED"
+            self.calls_under_way += 1
+            trace = None if self._traces is None else self._traces.begin(service, name, context)
+            if trace is not None:
+                # Of this call alone: each has a context of its own.
+                current_trace.set(trace)
+                trace.note("snapshot_id", self._snapshot_id)
+            try:
+                self._admission.check(self.calls_under_way)
+                answer = await method(data, context)
+                code = "OK"
+                if self._log.is_sampled():
+                    self._log.answered(name, request_id_of(context), time.perf_counter() - began)
+            except OverloadedError as error:
+                code = "UNAVAILABLE"
+                self._metrics.rejected(error.metadata["cause"])
+                self._log.overloaded(name, time.perf_counter() - began, error)
+                await refuse(context, error)
+            except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
+                request_id = request_id_of(context)
+                status = status_of(error, request_id)
+                code = CODES[status.code].name
+                self._log.failed(name, code, request_id, time.perf_counter() - began, error)
+                await abort(context, status, request_id)
+            finally:
+                self.calls_under_way -= 1
+                measure(code, time.perf_counter() - began)
+                if trace is not None:
+                    trace.end(code)
+            return answer
+
+        # Bytes in, bytes out: an answer that is kept is found by the one and sent as the other.
+        return grpc.unary_unary_rpc_method_handler(call)

@@ -1,0 +1,167 @@
+"""Events on their way to their store: what several calls bring within a moment is written at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.errors import AnnserveError, DeadlineExceededError, EventsUnavailableError
+from annserve.domain.events import Event, EventStore, Written
+
+GATHER_SECONDS: Final = 0.002
+"""How long the first call of a batch waits for others."""
+BATCH_BYTES: Final = 1 << 20
+"""How much is written at once, as requests have it; a request is smaller."""
+QUEUE_BYTES_MAX: Final = 16 << 20
+"""How much may wait or be being written; more is refused."""
+CLOSE_SECONDS: Final = 10.0
+"""How long what waits may take to be written at the end."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class QueueCounts:
+    """What became of events since the start."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    erased: int = 0
+    """Of users who were erased since they happened."""
+    refused: int = 0
+    """There was no room for them, or no store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Call:
+    events: Sequence[Event]
+    size_bytes: int
+    outcome: asyncio.Future[Written]
+
+
+class EventQueue:
+    """Writes events to ``store``, a batch at a time. One event loop uses it.
+
+    A call ends when its events are durable, or when it is known that they may not be. What it brought is written also
+    when nobody waits for it any more.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        is_erased: Callable[[Event], bool] = lambda _: False,
+        written: Callable[[Sequence[Event]], None] = lambda _: None,
+    ) -> None:
+        """Write to ``store``.
+
+        Args:
+            store: Where to; closed by who opened it, after `close`.
+            is_erased: Whether an event is of a user who was erased since.
+            written: Told of events as soon as they are durable.
+        """
+        self._store = store
+        self._is_erased = is_erased
+        self._written = written
+        self.counts = QueueCounts()
+        self._waiting: deque[_Call] = deque()
+        self._held_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def write(self, events: Sequence[Event], size_bytes: int, deadline: Deadline = NO_DEADLINE) -> Written:
+        """Return once ``events``, which took ``size_bytes`` on the wire, are durable.
+
+        Raises:
+            EventsUnavailableError: they, or some of them, cannot be kept now.
+            DeadlineExceededError: it took too long; they may be kept all the same.
+        """
+        deadline.check("waiting for its turn")
+        if self._closed or self._held_bytes + size_bytes > QUEUE_BYTES_MAX:
+            self.counts.refused += len(events)
+            raise EventsUnavailableError("the server is stopping" if self._closed else "too many wait to be written")
+        kept = [event for event in events if not self._is_erased(event)]
+        call = _Call(events=kept, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
+        call.outcome.add_done_callback(_heard)
+        self._waiting.append(call)
+        self._held_bytes += size_bytes
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        remaining = deadline.at - time.monotonic()
+        try:
+            async with asyncio.timeout(None if math.isinf(remaining) else max(remaining, 0.0)):
+                written = await asyncio.shield(call.outcome)
+        except TimeoutError:
+            raise DeadlineExceededError("waiting for events to be durable") from None
+        erased_count = len(events) - len(kept)
+        self.counts.erased += erased_count
+        return Written(accepted_count=written.accepted_count, duplicate_count=written.duplicate_count + erased_count)
+
+    async def close(self) -> None:
+        """Take no more, and write what waits."""
+        self._closed = True
+        if (writing := self._writing) is not None:
+            await asyncio.wait({writing}, timeout=CLOSE_SECONDS)
+            writing.cancel()
+
+    async def _write_all(self) -> None:
+        try:
+            await asyncio.sleep(GATHER_SECONDS)
+            while self._waiting:
+                # What comes while one batch is being written makes the next.
+                await self._write_batch(self._next_batch())
+        finally:
+            self._writing = None
+
+    def _next_batch(self) -> list[_Call]:
+        batch = [self._waiting.popleft()]
+        size_bytes = batch[0].size_bytes
+        while self._waiting and size_bytes + self._waiting[0].size_bytes <= BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size_bytes += batch[-1].size_bytes
+        return batch
+
+    async def _write_batch(self, batch: Sequence[_Call]) -> None:
+        events = [event for call in batch for event in call.events]
+        try:
+            written = await self._store.write(events) if events else Written(accepted_count=0, duplicate_count=0)
+        except AnnserveError as error:
+            self._fail(batch, error.metadata.get("problem", error.message))
+        except Exception:
+            _logger.exception("writing events failed")
+            self._fail(batch, "their store failed")
+        else:
+            self.counts.accepted += written.accepted_count
+            self.counts.duplicate += written.duplicate_count
+            self._written(events)
+            duplicates, start = set(written.duplicate_places), 0
+            for call in batch:
+                end = start + len(call.events)
+                duplicate_count = sum(place in duplicates for place in range(start, end))
+                _settle(call, Written(accepted_count=end - start - duplicate_count, duplicate_count=duplicate_count))
+                start = end
+        finally:
+            self._held_bytes -= sum(call.size_bytes for call in batch)
+
+    def _fail(self, batch: Sequence[_Call], problem: str) -> None:
+        for call in batch:
+            self.counts.refused += len(call.events)
+            if not call.outcome.done():
+                call.outcome.set_exception(EventsUnavailableError(problem))
+
+
+def _settle(call: _Call, written: Written) -> None:
+    if not call.outcome.done():
+        call.outcome.set_result(written)
+
+
+def _heard(outcome: asyncio.Future[Written]) -> None:
+    # Nobody may be waiting any more, and then an error is no event.
+    if not outcome.cancelled():
+        outcome.exception()
