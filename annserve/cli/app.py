@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from annserve import __version__
-from annserve.cli import admin, bench, catalog, doctor, history, keys, query, serving, snapshots, training
+from annserve.cli import admin, bench, catalog, doctor, events, history, keys, query, serving, snapshots, training
 from annserve.cli.output import console, entry_point
 from annserve.domain.errors import AnnserveError
 
@@ -23,6 +23,7 @@ app.command("serve")(serving.serve_command)
 app.add_typer(query.app, name="query")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(history.app, name="history")
+app.add_typer(events.app, name="events")
 app.add_typer(admin.app, name="admin")
 app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from annserve.catalog.file_erasures import FileErasureStore
 from annserve.catalog.file_events import FileEventStore
@@ -13,6 +15,8 @@ from annserve.domain.catalog import CatalogStore
 from annserve.domain.erasure import ErasedUsers, ErasureStore
 from annserve.domain.events import EventStore, EventType
 from annserve.settings import Settings
+
+T = TypeVar("T")
 
 
 def event_store_of(known: Settings, source: CatalogSource | None, catalog: CatalogStore | None) -> EventStore:
@@ -41,6 +45,20 @@ def event_words_of(known: Settings) -> Mapping[EventType, str]:
     return {EventType(type_): word for type_, word in pairs}
 
 
+def use_events(task: Callable[[EventStore], Awaitable[T]], known: Settings, source: CatalogSource | None) -> T:
+    """Open the store of events, return what ``task`` does with it, and close it."""
+
+    async def run() -> T:
+        async with _opened(source) as catalog:
+            store = event_store_of(known, source, catalog)
+            try:
+                return await task(store)
+            finally:
+                await store.close()
+
+    return asyncio.run(run())
+
+
 def known_erased() -> ErasedUsers:
     """Return the users who were erased, as the settings say where to look.
 
@@ -50,13 +68,19 @@ def known_erased() -> ErasedUsers:
 
     async def read() -> ErasedUsers:
         source, erased = catalog_source(None, None), ErasedUsers()
-        is_mongodb = source is not None and source.is_mongodb
-        catalog = source.open() if source is not None and is_mongodb else None
-        try:
+        async with _opened(source) as catalog:
             erased.add(await erasure_store_of(settings(), source, catalog).since(0))
-        finally:
-            if catalog is not None:
-                await catalog.close()
         return erased
 
     return asyncio.run(read())
+
+
+@asynccontextmanager
+async def _opened(source: CatalogSource | None) -> AsyncIterator[CatalogStore | None]:
+    """Give the catalogue where it is in MongoDB: what is in files needs none."""
+    catalog = source.open() if source is not None and source.is_mongodb else None
+    try:
+        yield catalog
+    finally:
+        if catalog is not None:
+            await catalog.close()
