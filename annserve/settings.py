@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         pattern=r"^(|(click|conversion|like|dislike)=[^=,\s]{1,64}(,(click|conversion|like|dislike)=[^=,\s]{1,64})*)$",
         description="What events of each type are called in histories; those of a type left out are part of none.",
     )
+    event_weights: str = Field(
+        default="click=1,conversion=4,like=2",
+        pattern=r"^[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?(,[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?)*$",
+        description="What counts how much in training: types of events, words of histories; others count nothing.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 from annserve import __version__
-from annserve.cli import admin, bench, catalog, doctor, events, history, keys, query, serving, snapshots, training
+from annserve.cli import (
+    admin,
+    bench,
+    catalog,
+    doctor,
+    events,
+    history,
+    keys,
+    query,
+    refresh,
+    serving,
+    snapshots,
+    training,
+)
 from annserve.cli.output import console, entry_point
 from annserve.domain.errors import AnnserveError
 
@@ -16,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(training.train_command)
+app.command("refresh")(refresh.refresh_command)
 app.command("import-vectors")(training.import_command)
 app.command("evaluate")(training.evaluate_command)
 app.add_typer(snapshots.app, name="snapshots")
