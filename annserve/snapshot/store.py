@@ -7,7 +7,7 @@
     <root>/.building-*/                  a build in progress, swept once its builder is gone
     <root>/.removed-*/                   a snapshot being removed
     <root>/.lock                         held while names or CURRENT change
-    <root>/.refresh                      held by whoever trains what is live anew
+    <root>/.refresh                      held by whoever trains what is live anew, and what he was about to make live
 """
 
 from __future__ import annotations
@@ -219,6 +219,19 @@ class SnapshotStore:
         self.root.mkdir(parents=True, exist_ok=True)
         with locked_if_free(self.root / ".refresh") as is_alone:
             yield is_alone
+
+    def begin_publishing(self, what: str) -> None:
+        """Remember, beyond the death of this process, that ``what`` is about to be made live; "" when that is over."""
+        note = self.root / ".refresh"
+        note.write_text(what, encoding="utf-8")
+        sync(note)
+
+    def unfinished(self) -> str:
+        """Return what was about to be made live when a refresh was cut off, "" if none was."""
+        try:
+            return (self.root / ".refresh").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def new_id(self, content_sha256: str, created_time: datetime) -> str:
         """Return an id for a snapshot made at ``created_time`` (UTC), or a second after the newest one that is here.

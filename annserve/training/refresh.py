@@ -158,13 +158,7 @@ def refresh(
     training = _chosen(recipe, settings.training)
     known = _same(store, data, training)
     if known is not None:
-        return Refreshed(
-            outcome=Outcome.NOTHING_NEW,
-            live_id=live_id,
-            snapshot_id=known.snapshot_id,
-            is_live=known.is_current,
-            data=data,
-        )
+        return _known(store, known, live_id, data, settings)
     result = Refreshed(
         outcome=Outcome.REFUSED,
         live_id=live_id,
@@ -186,6 +180,7 @@ def refresh(
     model = replace(model, metrics={METRIC: data.as_metric(), "refresh": gate.as_metric()})
     if store.current_id() != live_id:
         return replace(result, problem=f"another snapshot than {live_id} was made live meanwhile")
+    store.begin_publishing(data.digest if settings.activate else "")
     try:
         built = build_snapshot(
             model,
@@ -197,7 +192,9 @@ def refresh(
             progress=progress,
         )
     except BuildError as error:
+        store.begin_publishing("")
         return replace(result, problem=str(error))
+    store.begin_publishing("")
     return replace(
         result,
         outcome=Outcome.PUBLISHED,
@@ -205,6 +202,18 @@ def refresh(
         is_live=built.is_current,
         removed_ids=tuple(store.prune(settings.keep)),
     )
+
+
+def _known(
+    store: SnapshotStore, known: SnapshotInfo, live_id: str | None, data: Provenance, settings: RefreshSettings
+) -> Refreshed:
+    """Return that there is nothing new, unless whoever built ``known`` was killed just before he made it live."""
+    outcome, is_live = Outcome.NOTHING_NEW, known.is_current
+    if settings.activate and not is_live and store.unfinished() == data.digest:
+        store.activate(known.snapshot_id)
+        outcome, is_live = Outcome.PUBLISHED, True
+    store.begin_publishing("")
+    return Refreshed(outcome=outcome, live_id=live_id, snapshot_id=known.snapshot_id, is_live=is_live, data=data)
 
 
 def _recipe(live: Snapshot) -> TrainingSettings:
