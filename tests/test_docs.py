@@ -13,7 +13,14 @@ import typer.main
 from annserve.cli.app import app
 from annserve.settings import Settings
 from annserve.training.train import TrainingSettings
-from annserve.v1 import admin_service_pb2, error_reason_pb2, recommendation_pb2, recommendation_service_pb2
+from annserve.v1 import (
+    admin_service_pb2,
+    error_reason_pb2,
+    event_pb2,
+    event_service_pb2,
+    recommendation_pb2,
+    recommendation_service_pb2,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +43,7 @@ def test_every_setting_is_in_the_configuration_page_with_its_default(name: str) 
     [
         *recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"].methods_by_name,
         *admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name,
+        *event_service_pb2.DESCRIPTOR.services_by_name["EventService"].methods_by_name,
     ],
 )
 def test_every_method_is_in_the_api_page(method: str) -> None:
@@ -59,6 +67,11 @@ def test_every_training_setting_is_in_the_training_page_with_its_defaults(name: 
 @pytest.mark.parametrize("field", recommendation_pb2.RecommendOptions.DESCRIPTOR.fields_by_name)
 def test_every_option_of_a_request_is_in_the_api_page(field: str) -> None:
     assert re.search(rf"\| `{field}[`.]", page("api.md"))
+
+
+@pytest.mark.parametrize("field", event_pb2.Event.DESCRIPTOR.fields_by_name)
+def test_every_field_of_an_event_is_in_the_events_page(field: str) -> None:
+    assert f"| `{field}` |" in page("events.md")
 
 
 def commands(command: Any, path: str = "annserve") -> Iterator[str]:

@@ -178,7 +178,6 @@ class FileEventStore:
 
 
 def _append(fd: int, lines: bytes) -> None:
-    """Append ``lines``, or nothing."""
     if not lines:
         return
     size = os.fstat(fd).st_size
@@ -186,12 +185,9 @@ def _append(fd: int, lines: bytes) -> None:
     if size and os.pread(fd, 1, size - 1) != b"\n":
         lines = b"\n" + lines
     left = memoryview(lines)
-    try:
-        while left:
-            left = left[os.write(fd, left) :]
-    except OSError:
-        os.ftruncate(fd, size)
-        raise
+    # What is written stays though the rest fails: others may have read it, and take it for known.
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _is_before(line: bytes, oldest_ms: int) -> bool:

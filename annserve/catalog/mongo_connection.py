@@ -51,6 +51,8 @@ SLOW_FACTOR = 20
 SLOW_CALLS = 2
 WRITES = 2
 """Batches of events that are written at once."""
+WRITE_FACTOR = 4
+"""How many times the time of a look-up such a batch may take: a majority has to have it in its journal."""
 STREAMS = 2
 """Connections that streams of changes hold: of the catalogue, and of fresh items."""
 MARGIN_SECONDS = 0.005
@@ -134,7 +136,7 @@ class MongoConnection:
         self._lanes = {
             Lane.LOOK_UP: (asyncio.Semaphore(pool_size), timeout_seconds),
             Lane.BULK: (asyncio.Semaphore(SLOW_CALLS), timeout_seconds * SLOW_FACTOR),
-            Lane.WRITE: (asyncio.Semaphore(WRITES), timeout_seconds * SLOW_FACTOR),
+            Lane.WRITE: (asyncio.Semaphore(WRITES), timeout_seconds * WRITE_FACTOR),
         }
         self._breaker = Breaker(self._probe)
         self._opening: asyncio.Task[None] | None = None

@@ -44,7 +44,7 @@ class MongoErasureStore:
         async def found(_: int) -> list[Json]:
             return await self._erased.find({"erased_ms": {"$gte": erased_ms}}).to_list()
 
-        documents = await self._connection.ask(found, lane=Lane.BULK, primary=True)
+        documents = await self._connection.ask(found, primary=True)
         return [Erasure(digest=str(one["_id"]), erased_ms=int(one["erased_ms"])) for one in documents]
 
     async def close(self) -> None:

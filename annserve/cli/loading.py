@@ -10,9 +10,14 @@ from annserve.cli.background import LOADING_NICENESS, in_background
 
 SHARED_MODULES: Final = (
     "annserve.cache.shared",
+    "annserve.catalog.file_erasures",
+    "annserve.catalog.file_events",
     "annserve.catalog.file_store",
     "annserve.engine.catalog_recommender",
+    "annserve.engine.kept_shown",
+    "annserve.engine.outcomes",
     "annserve.engine.plain_recommender",
+    "annserve.keeper.erasures",
     "annserve.keeper.fresh_news",
     "annserve.keeper.keeper",
     "annserve.keeper.link_client",

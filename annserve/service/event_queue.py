@@ -17,8 +17,8 @@ from annserve.domain.events import Event, EventStore, Written
 
 GATHER_SECONDS: Final = 0.002
 """How long the first call of a batch waits for others."""
-BATCH_BYTES: Final = 1 << 20
-"""How much is written at once, as requests have it; a request is smaller."""
+BATCH_BYTES: Final = 256 << 10
+"""How much is written at once, as requests have it, or one request: to encode it holds up the event loop."""
 QUEUE_BYTES_MAX: Final = 16 << 20
 """How much may wait or be being written; more is refused."""
 CLOSE_SECONDS: Final = 10.0

@@ -291,22 +291,25 @@ class TestFile:
         with pytest.raises(CatalogUnavailableError, match="events cannot be written"):
             await store.write([event("1")])
 
-    async def test_a_disk_that_takes_a_part_keeps_nothing_of_it(
+    async def test_what_a_disk_took_before_it_was_full_is_kept_and_known_to_all(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "events.jsonl"
-        store = FileEventStore(path)
-        await store.write([event("1")])
-        before = path.read_bytes()
+        store, other = FileEventStore(path), FileEventStore(path)
+        events = [event(str(number), at=number) for number in range(10)]
         monkeypatch.setattr("annserve.catalog.file_events.os.write", _half_a_write())
-
-        with pytest.raises(CatalogUnavailableError):
-            await store.write([event("2"), event("3")])
-
+        with pytest.raises(CatalogUnavailableError, match="No space left"):
+            await store.write(events)
         monkeypatch.undo()
-        assert path.read_bytes() == before
-        assert (await store.write([event("2")])).accepted_count == 1
+        seen = len(await other.of_user("u", 20))
+
+        written = await other.write(events)
+
+        assert 0 < seen < 10
+        assert (written.accepted_count, written.duplicate_count) == (10 - seen, seen)
+        assert await everything(store) == events
         await store.close()
+        await other.close()
 
 
 def _half_a_write() -> Callable[[int, Any], int]:

@@ -21,20 +21,22 @@ from annserve.service.access import TokenBucket
 from annserve.service.access_keys import PREFIX, AccessKeys, hashed, new_key, read_keys
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
+from annserve.service.event_queue import EventQueue
 from annserve.service.security import Security
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.service.user_eraser import UserEraser
 from annserve.snapshot.store import SnapshotStore
-from annserve.v1 import admin_service_pb2, recommendation_service_pb2
+from annserve.v1 import admin_service_pb2, event_service_pb2, recommendation_service_pb2
 
-QUERY, ADMIN, OLD, NEXT = "ann_query", "ann_admin", "ann_old", "ann_next"
+QUERY, ADMIN, EVENTS, OLD, NEXT = "ann_query", "ann_admin", "ann_events", "ann_old", "ann_next"
 NOW = datetime.now(UTC)
 METHODS = [
     f"/{service.full_name}/{method.name}"
     for module, name in (
         (recommendation_service_pb2, "RecommendationService"),
+        (event_service_pb2, "EventService"),
         (admin_service_pb2, "AdminService"),
     )
     for service in [module.DESCRIPTOR.services_by_name[name]]
@@ -60,6 +62,7 @@ def keys(tmp_path: Path) -> Path:
         tmp_path / "keys.yaml",
         entry(QUERY, "query"),
         entry(ADMIN, "admin"),
+        entry(EVENTS, "events"),
         entry(OLD, "query", "admin", "events", expires=NOW - timedelta(seconds=1)),
         entry(NEXT, "query", expires=NOW + timedelta(hours=1)),
     )
@@ -67,9 +70,10 @@ def keys(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def addresses(keys: Path, twin: TwinRecommender, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
-    """Both servers, by the service they have."""
+    """Both servers, by the services they have."""
     security = Security(api_keys=keys)
-    server = Server(ServerSettings(address="127.0.0.1:0", security=security), twin)
+    events = EventQueue(FileEventStore(tmp_path / "events"))
+    server = Server(ServerSettings(address="127.0.0.1:0", security=security), twin, events=events)
     instance = TwinInstance(None)
     operated = Operated(
         instance=instance,
@@ -80,7 +84,8 @@ async def addresses(keys: Path, twin: TwinRecommender, tmp_path: Path) -> AsyncI
         eraser=UserEraser(FileErasureStore(tmp_path / "erased"), FileEventStore(tmp_path / "events"), None),
     )
     admin = AdminServer(AdminSettings(address="127.0.0.1:0", security=security), operated)
-    yield {"RecommendationService": await server.start(), "AdminService": await admin.start()}
+    address = await server.start()
+    yield {"RecommendationService": address, "EventService": address, "AdminService": await admin.start()}
     assert not instance.calls, "a call that was refused did something"
     await admin.stop()
     await server.stop()
@@ -108,7 +113,7 @@ async def test_every_method_is_refused_without_a_key_that_is_valid_and_good_for_
 ) -> None:
     service = method.split("/")[1].rpartition(".")[2]
     wrong = ADMIN if service == "RecommendationService" else QUERY
-    right = QUERY if service == "RecommendationService" else ADMIN
+    right = {"RecommendationService": QUERY, "EventService": EVENTS, "AdminService": ADMIN}[service]
     address = addresses[service]
 
     assert code_of(await call(address, method, None)) is UNAUTHENTICATED

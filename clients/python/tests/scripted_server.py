@@ -10,11 +10,13 @@ from typing import Any
 
 import grpc
 
+from annserve_client._gen import event_service_pb2 as event_messages
 from annserve_client._gen import filter_pb2 as filter_messages
 from annserve_client._gen import recommendation_pb2 as messages
 from annserve_client._gen import recommendation_service_pb2 as service_messages
 
 SERVICE = "annserve.v1.RecommendationService"
+EVENT_SERVICE = "annserve.v1.EventService"
 TIMEOUT_SECONDS = 10.0
 ATTRIBUTION = "abc"
 
@@ -52,7 +54,17 @@ def serving(script: Script) -> Iterator[str]:
             request_deserializer=getattr(service_messages, f"{method}Request").FromString,
             response_serializer=lambda response: response.SerializeToString(),
         )
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
+    write: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        script.play,
+        request_deserializer=event_messages.WriteRequest.FromString,
+        response_serializer=lambda response: response.SerializeToString(),
+    )
+    server.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler(SERVICE, handlers),
+            grpc.method_handlers_generic_handler(EVENT_SERVICE, {"Write": write}),
+        ]
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
