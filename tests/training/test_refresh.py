@@ -20,7 +20,7 @@ from annserve.training.pairs import DAY_MS, pairs_of
 from annserve.training.provenance import METRIC, provenance_of, trained_on
 from annserve.training.refresh import Baseline, Outcome, Refreshed, RefreshSettings, refresh
 from annserve.training.train import TrainingSettings, train
-from annserve.training.window import window_of
+from annserve.training.window import split_time, window_of
 
 DEEDS = drifting()
 WEEK = RefreshSettings(window_ms=7 * DAY_MS)
@@ -204,7 +204,7 @@ def test_what_was_imported_cannot_be_trained_anew(store: SnapshotStore) -> None:
 def test_a_snapshot_is_judged_as_the_model_it_was_built_of(store: SnapshotStore) -> None:
     settings = TrainingSettings.model_validate(SETTINGS)
     interactions = interactions_of(DEEDS)
-    window = window_of(interactions, int(np.quantile(interactions.times, 0.9)))  # type: ignore[arg-type]
+    window = window_of(interactions, split_time(interactions, 0.9))
     model = train(window.train, settings)
     everything = np.ones(len(model.item_ids), dtype=bool)
     snapshot = load_snapshot(build_snapshot(model, store, threads=1).path, cost=CostModel())

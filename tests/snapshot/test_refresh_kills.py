@@ -8,17 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+REFRESHES = Path(__file__).with_name("refresh_under_kills.py")
 
 
 def test_a_refresh_that_is_killed_harms_nothing_and_the_next_goes_through(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, TESTS / "cli" / "refresh_under_kills.py", tmp_path],
+        [sys.executable, REFRESHES, tmp_path],
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS / 'snapshot'}"},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REFRESHES.parents[1])},
     )
 
     assert run.returncode == 0, run.stderr

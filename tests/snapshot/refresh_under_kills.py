@@ -47,6 +47,16 @@ def prepared(root: Path) -> SnapshotStore:
     return store
 
 
+def killed_in(wanted: str) -> Progress:
+    """Return what has its process killed when it hears of the stage ``wanted``."""
+
+    def hear(stage: str, done: int, total: int | None) -> None:  # noqa: ARG001
+        if stage == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hear
+
+
 def refresh_in_child(store: SnapshotStore, fault: Callable[[], None], progress: Progress = no_progress) -> str:
     """Refresh in a forked child with a fault prepared; return how it ended: an outcome, or killed."""
     child = os.fork()
@@ -112,18 +122,13 @@ def main(folder: Path) -> dict[str, object]:
 
     stages: list[str] = []
 
-    def noted(stage: str, _done: int, _total: int | None) -> None:
+    def noted(stage: str, done: int, total: int | None) -> None:  # noqa: ARG001
         if stage not in stages:
             stages.append(stage)
 
     refresh(NEW, prepared(folder / "noted"), WANTED, progress=noted)
     for stage in stages:
-
-        def at_stage(now: str, _done: int, _total: int | None, stage: str = stage) -> None:
-            if now == stage:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        strike(f"stage {stage}", lambda: None, at_stage)
+        strike(f"stage {stage}", lambda: None, killed_in(stage))
     for point in count(1, STEP):
         if strike(f"change {point}", lambda point=point: killed_at(point)) != "killed":  # type: ignore[misc]
             last = point
