@@ -27,6 +27,8 @@ from annserve.training.outcomes import OutcomeWeights, read_outcomes
 CONFIGURED = "events"
 """Stands for wherever the settings say that events are: an address with a password is no option of a command line."""
 
+_OTHERS_TOLD = 5
+
 FromOption = Annotated[
     str | None,
     typer.Option(
@@ -57,7 +59,8 @@ def outcome_interactions(address: str, config: Path | None, max_bad_share: float
     if report.bad_count:
         say(f"left out {report.bad_count:,} of {report.row_count:,} rows: {report.summary()}")
     if others:
-        say("entries of histories without a weight: " + ", ".join(f"{word!r} {n:,}" for word, n in others.items()))
+        most = sorted(others.items(), key=lambda other: -other[1])[:_OTHERS_TOLD]
+        say("entries of histories without a weight: " + ", ".join(f"{word!r} {count:,}" for word, count in most))
     left = without_erased(interactions, erased)
     if len(left) < len(interactions):
         say(f"left out {len(interactions) - len(left):,} interactions of users who were erased since")
