@@ -222,6 +222,7 @@ class SnapshotStore:
 
     def begin_publishing(self, what: str) -> None:
         """Remember, beyond the death of this process, that ``what`` is about to be made live; "" when that is over."""
+        self.root.mkdir(parents=True, exist_ok=True)
         note = self.root / ".refresh"
         note.write_text(what, encoding="utf-8")
         sync(note)

@@ -149,6 +149,32 @@ def test_what_is_not_to_be_activated_is_published_and_not_live(store: SnapshotSt
     assert done.snapshot_id in store.ids()
 
 
+def test_what_was_cut_off_just_before_it_was_live_is_made_live_without_training(store: SnapshotStore) -> None:
+    made_live(store, before(DEEDS, DRIFT_DAY))
+    cut_off = refresh(interactions_of(DEEDS), store, replace(WEEK, activate=False))
+    store.begin_publishing(cut_off.data.digest)
+
+    done = refresh(interactions_of(DEEDS), store, WEEK)
+
+    assert (done.outcome, done.snapshot_id, done.is_live) == (Outcome.PUBLISHED, cut_off.snapshot_id, True)
+    assert store.current_id() == cut_off.snapshot_id
+    assert store.unfinished() == ""
+
+
+def test_where_another_was_made_live_meanwhile_it_stays(store: SnapshotStore) -> None:
+    ids = [made_live(store, before(DEEDS, day)) for day in (50, DRIFT_DAY)]
+
+    def interfere(stage: str, done: int, total: int | None) -> None:
+        if (stage, done) == ("fitting", total):
+            store.activate(ids[0])
+
+    done = refresh(interactions_of(DEEDS), store, WEEK, progress=interfere)
+
+    assert done.outcome is Outcome.REFUSED
+    assert ids[1] in done.problem
+    assert store.current_id() == ids[0]
+
+
 def test_a_catalogue_that_has_shrunk_is_refused(store: SnapshotStore) -> None:
     made_live(store, before(DEEDS, DRIFT_DAY))
     few = [deed for deed in DEEDS if int(deed.item[1:]) < 100]
