@@ -1,17 +1,18 @@
 # Two commands: `make serve` and `make test`. Both prepare .venv first, from hash-pinned packages; `make setup` does
 # that alone. A machine needs Python 3.11 or newer, make and a C++ compiler (hnswlib comes as source).
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check unit stubs lock sbom clean
+.PHONY: help setup serve test check unit loadtest loadtest-smoke stubs clients test-clients lock sbom clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+LOADTEST_READY := $(VENV)/loadtest-ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Prepare .venv: about two minutes the first time
 
@@ -34,19 +35,40 @@ check: $(READY)
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@# Each folder of tests has a conftest.py and siblings of its own: one run for each keeps their names apart.
-	@for room in tests/*/ clients/python/tests/; do MYPYPATH=tests:$$room:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
+	@for room in tests/*/ clients/python/tests/ clients/tests/; do MYPYPATH=tests:$$room:loadtest:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against proto/released.binpb
 	@$(BIN)/python scripts/generate.py --check
-	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs current"
+	@$(BIN)/python scripts/clients.py --check
+	@$(BIN)/python scripts/reference.py --check
+	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs, clients and reference current"
 
 unit: $(READY)
 	@$(BIN)/python -m pytest -q
 
-stubs: $(READY)  ## Generate the stubs after a change of proto/
+$(LOADTEST_READY): $(READY) requirements/loadtest.txt
+	@$(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/loadtest.txt
+	@touch $@
+
+loadtest: $(LOADTEST_READY)  ## Load an instance with the demo's snapshot: a table in five minutes, reports in loadtest-report
+	@$(BIN)/python loadtest/load.py --seconds 8 --step-seconds 3
+
+loadtest-smoke: $(LOADTEST_READY)
+	@$(BIN)/python loadtest/load.py --seconds 2 --rate 50 --search zipf --step-seconds 0.5 --out $(VENV)/loadtest-smoke
+
+stubs: $(READY)  ## Generate the stubs and the API reference after a change of proto/
 	@$(BIN)/python scripts/generate.py
+	@$(BIN)/python scripts/reference.py
+
+clients: $(READY)  ## Generate the TypeScript, Go and Java clients' part of proto/; installs their toolchains (Debian, root)
+	@sh scripts/client_toolchains.sh
+	@$(BIN)/python scripts/clients.py
+
+test-clients: $(READY)  ## Build and test the TypeScript, Go and Java clients against a live server; installs as make clients
+	@sh scripts/client_toolchains.sh
+	@$(BIN)/python -m pytest -q clients/tests
 
 lock: $(READY)  ## Pin the newest allowed versions of every package, with hashes
 	@sh scripts/lock.sh
@@ -56,3 +78,4 @@ sbom: $(READY)  ## List what an installation holds, in CycloneDX, as sbom.json
 
 clean:  ## Remove .venv and everything built; snapshots stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@cd clients/typescript && rm -rf node_modules dist build

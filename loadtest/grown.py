@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from annserve.cli.output import print_rows, progress_bars
+from annserve.domain.arrays import Rows
 from annserve.domain.model import Model
 from annserve.search.exact import exact_top_k_batch
+from annserve.search.points import Points
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import Snapshot, load_current
 from annserve.snapshot.store import SnapshotStore
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
-    model = grown_model(load_current(SnapshotStore(arguments.source)).snapshot, arguments.items)
+    model = grown_model(model_of(load_current(SnapshotStore(arguments.source)).snapshot), arguments.items)
     started = time.monotonic()
     with progress_bars() as progress:
         info = build_snapshot(model, SnapshotStore(arguments.to), progress=progress)
@@ -51,18 +54,30 @@ def main() -> None:
     print_rows(rows, as_json=False, title=f"{info.snapshot_id}, built in {time.monotonic() - started:.0f} s")
 
 
-def grown_model(snapshot: Snapshot, count: int, *, seed: int = 0) -> Model:
-    """Return a model of ``count`` items, the first of them those of ``snapshot``, with its users."""
+def model_of(snapshot: Snapshot) -> Model:
+    """Return the vectors of ``snapshot``, of items and users, as training handed them over."""
+    return Model(
+        item_ids=[snapshot.items.id(row) for row in range(len(snapshot.items))],
+        item_vectors=np.asarray(snapshot.item_vectors),
+        user_ids=[snapshot.users.id(row) for row in range(len(snapshot.users))],
+        user_vectors=np.asarray(snapshot.user_vectors),
+        popularity=np.asarray(snapshot.popularity),
+        popularity_weight=snapshot.popularity_weight,
+        likeness_exponent=snapshot.likeness_exponent,
+        recent_items_max=snapshot.recent_items_max,
+        fold_in=snapshot.fold_in,
+        trainer="trained",
+    )
+
+
+def grown_model(model: Model, count: int, *, seed: int = 0) -> Model:
+    """Return a model of ``count`` items, the first of them those of ``model``, with its users."""
     rng = np.random.default_rng(seed)
-    vectors, popularity = snapshot.item_vectors, snapshot.popularity
+    vectors, popularity = model.item_vectors, model.popularity
     trained = len(vectors)
     parents = rng.integers(0, trained, max(count - trained, 0))
-    neighbours = np.empty((trained, _NEIGHBOURS), np.int64)
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    for start in range(0, trained, _CHUNK):
-        rows, _ = exact_top_k_batch(snapshot.likeness.points, units[start : start + _CHUNK], _NEIGHBOURS)
-        neighbours[start : start + _CHUNK] = rows
     born = np.empty((len(parents), vectors.shape[1]), np.float32)
+    neighbours = _neighbours(model) if len(parents) else np.empty((0, _NEIGHBOURS), np.int64)
     for start in range(0, len(parents), _CHUNK):
         part = parents[start : start + _CHUNK]
         relatives = neighbours[part[:, None], rng.integers(0, _NEIGHBOURS, (len(part), _RELATIVES))]
@@ -72,19 +87,25 @@ def grown_model(snapshot: Snapshot, count: int, *, seed: int = 0) -> Model:
         lengths = np.linalg.norm(vectors[part], axis=1) * rng.lognormal(0.0, 0.1, len(part))
         born[start : start + _CHUNK] = mixed * (lengths / np.linalg.norm(mixed, axis=1))[:, None]
     grown_popularity = popularity[parents] * rng.uniform(0.5, 1.0, len(parents)).astype(np.float32)
-    return Model(
+    return replace(
+        model,
         item_ids=[f"item-{number:07d}" for number in range(count)],
         item_vectors=np.concatenate([vectors, born])[:count].astype(np.float32),
-        user_ids=[snapshot.users.id(row) for row in range(len(snapshot.users))],
-        user_vectors=np.asarray(snapshot.user_vectors),
         popularity=np.concatenate([popularity, grown_popularity])[:count].astype(np.float32),
-        popularity_weight=snapshot.popularity_weight,
-        likeness_exponent=snapshot.likeness_exponent,
-        recent_items_max=snapshot.recent_items_max,
-        fold_in=snapshot.fold_in,
+        histories=None,
         trainer="grown",
         parameters={"seed": seed, "trained_items": trained},
+        metrics={},
     )
+
+
+def _neighbours(model: Model) -> Rows:
+    """Return the rows of the most alike items of each, by exact search."""
+    vectors = model.item_vectors
+    points = Points.likeness(vectors, model.likeness_exponent)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    parts = (units[start : start + _CHUNK] for start in range(0, len(units), _CHUNK))
+    return np.concatenate([exact_top_k_batch(points, part, _NEIGHBOURS)[0] for part in parts]).astype(np.int64)
 
 
 if __name__ == "__main__":

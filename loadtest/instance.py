@@ -6,7 +6,8 @@ client's, with its own deadline and retries, and every answer is compared with e
 
     .venv/bin/python loadtest/instance.py --kills 100 --minutes 2
     .venv/bin/python loadtest/instance.py --swaps 50 --bad 1000 --drains 20 --terms 10
-    .venv/bin/python loadtest/instance.py --zipf --memory --snapshots FOLDER     # builds 100,000 items there, once
+    .venv/bin/python loadtest/instance.py --zipf --updates 0 10 1000 --snapshots FOLDER   # builds 100,000 items once
+    .venv/bin/python loadtest/instance.py --memory --snapshots FOLDER
     .venv/bin/python loadtest/instance.py --soak 15 [--json]
 """
 
@@ -14,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import signal
 import statistics
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,9 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # The tests' own instances and traffic; they are no package.
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import grpc
-import numpy as np
 import psutil
 from checked_traffic import errors, percentile_ms, two_snapshots
-from edge import METHOD_PATH, random_model
+from edge import random_model
 from instance_trials import (
     Rig,
     kill_keeper,
@@ -47,13 +46,15 @@ from instance_trials import (
     swap_to_and_fro,
 )
 from instances import Instance, instance
-from prometheus_client.parser import text_string_to_metric_families
+from mongod import Mongod
+from open_loop import Call, connect, keep_busy
+from scenarios import Population, calls_of
+from skewed import CONNECTIONS, OFFERED_SHARE, SETTLED_SECONDS, Setting, compared, load_catalogue
 
 from annserve.cli.output import print_json, print_rows, say
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import load_current
 from annserve.snapshot.store import SnapshotStore
-from annserve.v1 import recommendation_service_pb2 as messages
 
 BACK_SECONDS = 2.0
 P99_RATIO_MAX = 2.0
@@ -63,9 +64,6 @@ LARGE_ITEM_COUNT = 100_000
 MEMORY_RATIO, MEMORY_BYTES_EACH = 1.2, 40e6
 """N workers may take so much of what one takes, and so much more each."""
 ZIPF_ITEM_COUNT = 5_000
-ZIPF_CHANNELS, ZIPF_IN_FLIGHT = 16, 32
-ZIPF_CALLS = 2_000
-WARM_UP_CALLS = 300
 
 Row = dict[str, Any]
 
@@ -104,6 +102,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="what 1, 2 and 4 workers take")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="swaps and kills for so long")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="numbers of workers for --zipf")
+    parser.add_argument("--updates", type=int, nargs="+", default=[0, 10, 1_000], help="of items, a second, for --zipf")
+    parser.add_argument("--round-seconds", type=float, default=5.0, help="of each round for --zipf")
     parser.add_argument("--rate", type=float, default=200.0, help="calls a second of the checked traffic")
     parser.add_argument("--timeout", type=float, help="seconds a checked call may take, instead of the client's own")
     parser.add_argument("--snapshots", type=Path, help="where large snapshots are, or are built and kept")
@@ -285,11 +285,11 @@ class Trials:
         root = self._large()
         rows: list[Row] = []
         snapshot = load_current(SnapshotStore(root)).snapshot
-        item_ids = [snapshot.items.id(row) for row in range(ZIPF_ITEM_COUNT)]
+        population = Population.of(snapshot, items_max=ZIPF_ITEM_COUNT)
         del snapshot
         for workers in (1, 2, 4):
             with instance(root, self._folder(), workers=workers) as running:
-                asyncio.run(driven(running.address, item_ids, np.arange(2_000) % len(item_ids)))
+                asyncio.run(_used(running.address, calls_of("uniform", population)))
                 taken = pss_bytes(running)
                 names = {pid: " ".join(psutil.Process(pid).cmdline()) for pid in taken}
             serving = sum(size for pid, size in taken.items() if "loader" in names[pid] or "worker" in names[pid])
@@ -308,97 +308,48 @@ class Trials:
 
     def zipf(self) -> None:
         """Compare skewed with uniform load."""
-        root = self._large()
-        rows: list[Row] = []
+        root, arguments, rows = self._large(), self._arguments, list[Row]()
         snapshot = load_current(SnapshotStore(root)).snapshot
-        item_ids = [snapshot.items.id(row) for row in range(ZIPF_ITEM_COUNT)]
+        asked_ids = Population.of(snapshot, items_max=ZIPF_ITEM_COUNT).item_ids
+        item_ids = Population.of(snapshot).item_ids
         del snapshot
-        for workers in self._arguments.workers:
-            for option in ("--shared-cache", "--no-shared-cache"):
-                p99: dict[str, float] = {}
-                for load, choose in LOADS.items():
-                    # An instance of its own for each: nothing is kept of the load before.
-                    with instance(root, self._folder(), option, workers=workers) as running:
-                        row = _zipf_row(running, item_ids, choose)
-                    p99[load] = row["p99_ms"]
-                    row["p99 beside uniform"] = _rounded(row["p99_ms"] / p99["uniform"])
-                    rows.append({"workers": workers, "cache": option[2:], "load": load} | row)
-                    goal = f"{load}, {workers} workers, {option}: p99 within {SKEWED_P99_RATIO_MAX}x of uniform"
-                    self._report.require(row["p99 beside uniform"] <= SKEWED_P99_RATIO_MAX, goal)
-        self._report.add(f"Similar over {ZIPF_ITEM_COUNT:,} items, {ZIPF_IN_FLIGHT} calls in flight", rows)
+        with Mongod() as mongod:
+            for workers, cache, updates in itertools.product(
+                arguments.workers, ("--shared-cache", "--no-shared-cache"), arguments.updates
+            ):
+                load_catalogue(mongod.uri, item_ids)
+                setting = Setting(
+                    snapshots=root,
+                    folder=self._folder(),
+                    uri=mongod.uri,
+                    item_ids=item_ids,
+                    asked_ids=asked_ids,
+                    workers=workers,
+                    cache=cache,
+                    updates=updates,
+                    round_seconds=arguments.round_seconds,
+                )
+                say(f"{workers} workers, {cache}, {updates} updates a second")
+                for row in compared(setting):
+                    rows.append(row)
+                    self._judge(row, f"{row['load']}, {workers} workers, {cache}, {updates} updates/s")
+        self._report.add(f"Similar over {ZIPF_ITEM_COUNT:,} items, offered {OFFERED_SHARE:.0%} of uniform's peak", rows)
+
+    def _judge(self, row: Row, case: str) -> None:
+        self._report.require(not row["failed"], f"{case}: no call fails")
+        self._report.require(not row["stale"], f"{case}: no answer is older than {SETTLED_SECONDS:g} s")
+        if row["workers"] == 1:
+            # More workers than processors, and the load beside them, say nothing of speed.
+            goal = f"{case}: p99 within {SKEWED_P99_RATIO_MAX}x of uniform"
+            self._report.require(row["p99 beside uniform"] <= SKEWED_P99_RATIO_MAX, goal)
 
 
-def _uniform(chance: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return chance.integers(0, ZIPF_ITEM_COUNT, count)
-
-
-def _zipf(chance: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    shares = np.arange(1, ZIPF_ITEM_COUNT + 1) ** -1.1
-    return chance.choice(ZIPF_ITEM_COUNT, count, p=shares / shares.sum())
-
-
-def _one_hot(chance: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    places = _uniform(chance, count)
-    places[chance.random(count) < 0.3] = 0
-    return places
-
-
-Choice = Callable[[np.random.Generator, int], "np.ndarray[Any, np.dtype[np.int64]]"]
-LOADS: Mapping[str, Choice] = {"uniform": _uniform, "Zipf(1.1)": _zipf, "30 % on one item": _one_hot}
-
-
-def _zipf_row(running: Instance, item_ids: Sequence[str], choose: Choice) -> Row:
-    chance = np.random.default_rng(0)
-    # Connections are made, and imports are through, before anything counts.
-    asyncio.run(driven(running.address, item_ids, choose(chance, WARM_UP_CALLS)))
-    before = _counted(running)
-    begun = time.monotonic()
-    seconds = asyncio.run(driven(running.address, item_ids, choose(chance, ZIPF_CALLS * 5)))
-    spent = time.monotonic() - begun
-    time.sleep(1.5)  # Workers publish what they counted once a second.
-    counted = {name: count - before.get(name, 0.0) for name, count in _counted(running).items()}
-    looked = sum(count for name, count in counted.items() if name.startswith("cache:"))
-    hits = looked - counted.get("cache:miss", 0.0)
-    return {
-        "calls_per_second": round(len(seconds) / spent),
-        "p50_ms": round(float(np.percentile(seconds, 50)) * 1e3, 2),
-        "p99_ms": round(float(np.percentile(seconds, 99)) * 1e3, 2),
-        "hit ratio": _rounded(hits / looked) if looked else None,
-        "searches a call": _rounded(counted.get("searches", 0.0) / len(seconds)),
-    }
-
-
-def _counted(running: Instance) -> dict[str, float]:
-    """Return what the instance's workers have counted."""
-    with urllib.request.urlopen(f"http://{running.ops_address}/metrics", timeout=5.0) as answer:
-        text = answer.read().decode()
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "annserve_cache_requests_total":
-                found[f"cache:{sample.labels['result']}"] = sample.value
-            elif sample.name == "annserve_search_seconds_count":
-                found["searches"] = found.get("searches", 0.0) + sample.value
-    return found
-
-
-async def driven(address: str, item_ids: Sequence[str], places: np.ndarray[Any, np.dtype[np.int64]]) -> list[float]:
-    """Ask about one item after another, many at a time; return how many seconds each call took."""
-    bodies = {int(place): messages.SimilarRequest(item_ids=[item_ids[place]]).SerializeToString() for place in places}
-    waiting, seconds = iter(places.tolist()), list[float]()
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    channels = [grpc.aio.insecure_channel(address, options) for _ in range(ZIPF_CHANNELS)]
-
-    async def ask(channel: grpc.aio.Channel) -> None:
-        call: Any = channel.unary_unary(METHOD_PATH)
-        for place in waiting:
-            begun = time.perf_counter()
-            await call(bodies[place], timeout=10.0)
-            seconds.append(time.perf_counter() - begun)
-
-    await asyncio.gather(*(ask(channels[number % ZIPF_CHANNELS]) for number in range(ZIPF_IN_FLIGHT)))
-    await asyncio.gather(*(channel.close() for channel in channels))
-    return seconds
+async def _used(address: str, calls: Iterator[Call]) -> None:
+    """Have every worker answer, so that it holds what it comes to hold."""
+    connections = await connect(address, CONNECTIONS)
+    await keep_busy(connections, calls, 2, 2.0)
+    for connection in connections:
+        connection.close()
 
 
 def _resources(running: Instance) -> Row:

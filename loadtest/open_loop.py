@@ -1,8 +1,8 @@
 """A client that sends unary gRPC calls at moments set in advance, whatever becomes of earlier ones.
 
 A closed loop cannot overload anything: it waits. And a client library takes more of a processor per call than the
-server does to refuse one. So this writes HTTP/2 frames that were made in advance, one request over and over, and reads
-of the answers no more than which status they have: about 50 us a call.
+server does to refuse one. So this writes HTTP/2 frames itself, and reads of the answers no more than which status they
+have: about 50 us a call.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import asyncio
 import re
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
+
+import numpy as np
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
@@ -28,6 +30,15 @@ NO_ANSWER = -1
 _STATUS = re.compile(rb"grpc-status.(\d+)", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked."""
+
+    method: str
+    """Its path, such as ``/annserve.v1.RecommendationService/Similar``."""
+    message: bytes
+
+
 @dataclass(slots=True)
 class Outcomes:
     """What became of the calls of one run, in the order in which they ended."""
@@ -40,19 +51,11 @@ class Outcomes:
 class Connection(asyncio.Protocol):
     """One HTTP/2 connection to a server without TLS."""
 
-    def __init__(self, method: str, authority: str, message: bytes, timeout_seconds: float) -> None:
-        """Prepare calls of ``method``, a path, that send ``message``."""
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", method),
-            (":authority", authority),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            ("grpc-timeout", f"{round(timeout_seconds * 1e3)}m"),
-        ]
-        self._headers = b"".join(map(_literal, *zip(*headers, strict=True)))
-        self._body = b"\x00" + len(message).to_bytes(4, "big") + message
+    def __init__(self, authority: str, timeout_seconds: float) -> None:
+        """Prepare calls of a server, each with a deadline."""
+        self._authority = authority
+        self._timeout_seconds = timeout_seconds
+        self._headers: dict[str, bytes] = {}
         self._calls: dict[int, float] = {}
         self._has_data: set[int] = set()
         self._statuses: dict[int, int] = {}
@@ -72,13 +75,27 @@ class Connection(asyncio.Protocol):
         hello = [_frame(SETTINGS, 0, 0, settings), _frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW_BYTES))]
         self._transport.write(PREFACE + b"".join(hello))
 
-    def send(self, due_at: float) -> None:
+    def send(self, call: Call, due_at: float) -> None:
         """Begin a call that was due at ``due_at``, monotonic seconds."""
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         self._calls[stream] = due_at
-        self._transport.write(
-            _frame(HEADERS, END_HEADERS, stream, self._headers) + _frame(DATA, END_STREAM, stream, self._body)
-        )
+        headers = self._headers.get(call.method)
+        if headers is None:
+            headers = self._headers[call.method] = self._headers_of(call.method)
+        body = b"\x00" + len(call.message).to_bytes(4, "big") + call.message
+        self._transport.write(_frame(HEADERS, END_HEADERS, stream, headers) + _frame(DATA, END_STREAM, stream, body))
+
+    def _headers_of(self, method: str) -> bytes:
+        headers = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", method),
+            (":authority", self._authority),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("grpc-timeout", f"{round(self._timeout_seconds * 1e3)}m"),
+        ]
+        return b"".join(map(_literal, *zip(*headers, strict=True)))
 
     def give_up(self) -> None:
         """Count what is still under way as not answered."""
@@ -129,24 +146,22 @@ class Connection(asyncio.Protocol):
             self.outcomes.seconds.append(time.monotonic() - due_at)
 
 
-async def connect(
-    address: str, count: int, method: str, message: bytes, timeout_seconds: float = 0.3
-) -> list[Connection]:
+async def connect(address: str, count: int, timeout_seconds: float = 0.3) -> list[Connection]:
     """Return ``count`` connections to ``address``."""
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     made = []
     for _ in range(count):
-        _, connection = await loop.create_connection(
-            lambda: Connection(method, address, message, timeout_seconds), host, int(port)
-        )
+        _, connection = await loop.create_connection(lambda: Connection(address, timeout_seconds), host, int(port))
         made.append(connection)
     await asyncio.sleep(0.1)  # The server's settings arrive.
     return made
 
 
-async def send_at(connections: Sequence[Connection], moments: Sequence[float], streams_max: int = 100) -> Outcomes:
-    """Begin a call at each of ``moments``, in seconds from now, and return what became of them.
+async def send_at(
+    connections: Sequence[Connection], calls: Iterator[Call], moments: Sequence[float], streams_max: int = 100
+) -> Outcomes:
+    """Begin one of ``calls`` at each of ``moments``, in seconds from now, and return what became of them.
 
     A call that finds ``streams_max`` under way on each connection waits, as it would in any client's library; its time
     counts from when it was due. What has not ended a second after the last has begun is counted as not answered.
@@ -159,12 +174,21 @@ async def send_at(connections: Sequence[Connection], moments: Sequence[float], s
             idlest = min(connections, key=lambda connection: connection.under_way)
             if idlest.under_way >= streams_max:
                 break
-            idlest.send(began_at + moments[sent])
+            idlest.send(next(calls), began_at + moments[sent])
             sent += 1
         await asyncio.sleep(0.0005)
     give_up_at = time.monotonic() + 1.0
     while any(connection.under_way for connection in connections) and time.monotonic() < give_up_at:
         await asyncio.sleep(0.002)
+    return _taken_of(connections)
+
+
+def moments_of(rate: float, seconds: float, random: np.random.Generator) -> list[float]:
+    """Return when calls are due, in seconds from the start, that come at random, ``rate`` of them a second."""
+    return [float(moment) for moment in np.cumsum(random.exponential(1.0 / rate, round(rate * seconds)))]
+
+
+def _taken_of(connections: Sequence[Connection]) -> Outcomes:
     joined = Outcomes()
     for connection in connections:
         connection.give_up()
@@ -174,15 +198,17 @@ async def send_at(connections: Sequence[Connection], moments: Sequence[float], s
     return joined
 
 
-async def keep_busy(connections: Sequence[Connection], in_flight: int, seconds: float) -> Outcomes:
+async def keep_busy(
+    connections: Sequence[Connection], calls: Iterator[Call], in_flight: int, seconds: float
+) -> Outcomes:
     """Have ``in_flight`` calls under way on each connection all the time: the closed loop that finds the capacity."""
     end_at = time.monotonic() + seconds
     while (now := time.monotonic()) < end_at:
         for connection in connections:
             while connection.under_way < in_flight:
-                connection.send(now)
+                connection.send(next(calls), now)
         await asyncio.sleep(0.0005)
-    return await send_at(connections, [])
+    return await send_at(connections, calls, [])
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

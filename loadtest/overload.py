@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from edge import random_model
-from open_loop import NO_ANSWER, OK, Connection, Outcomes, connect, keep_busy, send_at
+from open_loop import NO_ANSWER, OK, Call, Outcomes, connect, keep_busy, moments_of, send_at
 
 from annserve.cli.output import print_json, print_rows
 from annserve.snapshot.build import build_snapshot
@@ -109,26 +110,21 @@ async def measured(address: str, arguments: argparse.Namespace) -> tuple[list[di
     request = messages.SimilarRequest(item_ids=["item-0000001"])
     if not arguments.approximate:
         request.options.search_parameters.exact = True
-    connections = await connect(address, arguments.connections, METHOD, request.SerializeToString())
+    connections = await connect(address, arguments.connections)
+    calls = itertools.repeat(Call(METHOD, request.SerializeToString()))
     random = np.random.default_rng(0)
-    await keep_busy(connections[:2], 1, 1.0)
-    few = await keep_busy(connections[:4], 1, arguments.seconds)
+    await keep_busy(connections[:2], calls, 1, 1.0)
+    few = await keep_busy(connections[:4], calls, 1, arguments.seconds)
     capacity = few.statuses.count(OK) / arguments.seconds
     rows = [row("4 in flight", few, arguments.seconds, capacity)]
     for times in (0.8, *WANTED, 0.8):
-        rows.append(await offered(connections, times, capacity, arguments.seconds, random))
+        moments = moments_of(times * capacity, arguments.seconds, random)
+        outcomes = await send_at(connections, calls, moments)
+        rows.append(row(f"{times:g} x", outcomes, arguments.seconds, capacity))
         await asyncio.sleep(2.0 if times == 10 else 0.5)
     for connection in connections:
         connection.close()
     return rows, problems_of(rows)
-
-
-async def offered(
-    connections: list[Connection], times: float, capacity: float, seconds: float, random: np.random.Generator
-) -> dict[str, Any]:
-    """Return a row for calls at random moments, ``times`` the capacity a second."""
-    gaps = random.exponential(1.0 / (times * capacity), round(times * capacity * seconds))
-    return row(f"{times:g} x", await send_at(connections, np.cumsum(gaps).tolist()), seconds, capacity)
 
 
 def row(load: str, outcomes: Outcomes, seconds: float, capacity: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from annserve.cli import (
     keys,
     query,
     refresh,
+    report,
     serving,
     snapshots,
     training,
@@ -40,6 +41,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(events.app, name="events")
 app.add_typer(admin.app, name="admin")
 app.add_typer(keys.app, name="keys")
+app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
 
 from annserve.catalog.file_erasures import FileErasureStore
 from annserve.catalog.file_events import FileEventStore
@@ -13,8 +16,16 @@ from annserve.cli.catalog_source import CatalogSource, catalog_source
 from annserve.cli.options import settings
 from annserve.domain.catalog import CatalogStore
 from annserve.domain.erasure import ErasedUsers, ErasureStore
+from annserve.domain.errors import InputError
 from annserve.domain.events import EventStore, EventType
 from annserve.settings import Settings
+
+EventsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--events", metavar="FILE", help="Where events are kept when there is no MongoDB. [env: ANNSERVE_EVENTS]"
+    ),
+]
 
 T = TypeVar("T")
 
@@ -43,6 +54,25 @@ def event_words_of(known: Settings) -> Mapping[EventType, str]:
     """Return what events are called in histories."""
     pairs = (pair.split("=") for pair in known.event_words.split(",") if pair)
     return {EventType(type_): word for type_, word in pairs}
+
+
+@asynccontextmanager
+async def opened_events(source: CatalogSource | None, file: Path | None) -> AsyncIterator[EventStore]:
+    """Give the store of events that there are: ``file`` where it is named, else that of ``source`` or the settings.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    in_mongodb = file is None and source is not None and source.is_mongodb
+    path = file or settings().events
+    if not in_mongodb and not path.exists():
+        raise InputError(f"{path}: no events there; name their file with --events, or their MongoDB with --catalog")
+    async with _opened(source if in_mongodb else None) as catalog:
+        store = event_store_of(settings(), source, catalog) if in_mongodb else FileEventStore(path)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 def use_events(task: Callable[[EventStore], Awaitable[T]], known: Settings, source: CatalogSource | None) -> T:

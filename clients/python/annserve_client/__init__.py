@@ -16,7 +16,8 @@ from annserve_client.errors import (
 )
 from annserve_client.events import Event, EventType, Written, impression_of, outcome_of
 from annserve_client.filters import Filter, Value, field
-from annserve_client.requests import Options, Personalize, Related, Similar, WeightedItem
+from annserve_client.hedging import Hedging
+from annserve_client.requests import Options, Personalize, Recommend, Related, Request, Similar, WeightedItem
 from annserve_client.results import (
     CacheSource,
     CatalogUse,
@@ -25,6 +26,7 @@ from annserve_client.results import (
     PlacementUse,
     Recommendation,
     Recommendations,
+    RuleEffect,
     ScoreExplanation,
     SearchPath,
     Shortfall,
@@ -45,6 +47,7 @@ __all__ = [
     "ExhaustedError",
     "FieldViolation",
     "Filter",
+    "Hedging",
     "InvalidRequestError",
     "LimitingRule",
     "NotFoundError",
@@ -52,9 +55,12 @@ __all__ = [
     "Personalize",
     "PlacementUse",
     "PreconditionError",
+    "Recommend",
     "Recommendation",
     "Recommendations",
     "Related",
+    "Request",
+    "RuleEffect",
     "ScoreExplanation",
     "SearchPath",
     "ServerError",

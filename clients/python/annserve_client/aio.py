@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from annserve_client._gen.event_service_pb2_grpc import EventServiceStub
-from annserve_client._gen.recommendation_service_pb2_grpc import RecommendationServiceStub
-from annserve_client.channel import CHANNEL_OPTIONS, default_timeout, key_metadata
-from annserve_client.convert import answer_of, batch_answers_of, batch_message_of, message_of
+from annserve_client.channel import default_timeout, key_metadata
+from annserve_client.connections import connect_async
+from annserve_client.convert import (
+    BATCH_ROWS_MAX,
+    answer_of,
+    batch_answers_of,
+    batch_message_of,
+    batches_of,
+    message_of,
+)
 from annserve_client.errors import AnnserveError, error_of_call
 from annserve_client.events import Event, Written, write_message_of, written_of
+from annserve_client.hedging import Hedger, Hedging
+from annserve_client.pool import Connection, lapsed
 from annserve_client.requests import DEFAULT_OPTIONS, Options, Personalize, Related, Request, Similar, WeightedItem
 from annserve_client.results import Recommendations
 
@@ -23,9 +31,11 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         timeout_seconds: float | None = None,
+        connection_count: int = 1,
+        hedging: Hedging | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         api_key: str | None = None,
     ) -> None:
@@ -33,19 +43,11 @@ class AsyncClient:
         self._metadata = key_metadata(api_key)
         self._timeout_seconds = default_timeout(None, timeout_seconds)
         self._batch_timeout_seconds = default_timeout("BatchRecommend", timeout_seconds)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
-        stub = RecommendationServiceStub(self._channel)
-        self._batch = stub.BatchRecommend
         self._write_timeout_seconds = default_timeout("Write", timeout_seconds)
-        self._write = EventServiceStub(self._channel).Write
-        self._methods: dict[type[Request], grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {
-            Similar: stub.Similar,
-            Personalize: stub.Personalize,
-            Related: stub.Related,
-        }
+        if hedging is not None and connection_count < 2:
+            raise ValueError(f"connection_count must be at least 2 where calls are hedged, got {connection_count}")
+        self._pool = connect_async(target, connection_count, credentials)
+        self._hedger = None if hedging is None else Hedger(hedging, self._pool)
 
     async def similar(
         self, item_ids: Sequence[str], *, options: Options = DEFAULT_OPTIONS, timeout_seconds: float | None = None
@@ -92,10 +94,15 @@ class AsyncClient:
             AnnserveError: there is no answer; its class says what family of reasons it is of.
         """
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        method, message = type(request).__name__, message_of(request)
+        if self._hedger is None:
+            return answer_of(await self._call(method, message, timeout))
+
+        def begin(connection: Connection[grpc.aio.Channel], seconds: float) -> Any:
+            return connection.methods[method](message, timeout=seconds, metadata=self._metadata)
+
         try:
-            return answer_of(
-                await self._methods[type(request)](message_of(request), timeout=timeout, metadata=self._metadata)
-            )
+            return answer_of(await self._hedger.call_async(begin, timeout))
         except grpc.RpcError as error:
             raise error_of_call(error) from error
 
@@ -104,16 +111,57 @@ class AsyncClient:
     ) -> list[Recommendations | AnnserveError]:
         """Return the answer to each of up to 100 ``requests``, in their order, or why there is none.
 
+        Batches are not hedged.
+
         Raises:
             AnnserveError: the call as a whole failed.
         """
         timeout = self._batch_timeout_seconds if timeout_seconds is None else timeout_seconds
+        return batch_answers_of(await self._call("BatchRecommend", batch_message_of(requests), timeout))
+
+    async def batches(
+        self,
+        requests: Iterable[Request],
+        *,
+        rows_per_call: int = BATCH_ROWS_MAX,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[tuple[Request, Recommendations | AnnserveError]]:
+        """Give each of any number of ``requests``, in their order, with its answer or why there is none.
+
+        They are asked in batches, one after the other, each as large as the server allows. Where a batch fails as a
+        whole each of its requests has that error, and the next batch is tried.
+
+        Args:
+            requests: What is asked; taken from as the answers are.
+            rows_per_call: How many to ask at once at most, 1 to 100.
+            timeout_seconds: How long one batch may take.
+        """
+        timeout = self._batch_timeout_seconds if timeout_seconds is None else timeout_seconds
+        for asked, message in batches_of(requests, rows_per_call):
+            try:
+                answers = batch_answers_of(await self._call("BatchRecommend", message, timeout))
+            except AnnserveError as error:
+                answers = [error] * len(asked)
+            for pair in zip(asked, answers, strict=True):
+                yield pair
+
+    async def _call(self, method: str, message: Any, timeout_seconds: float) -> Any:
+        connection, code = self._pool.take(), None
         try:
-            return batch_answers_of(
-                await self._batch(batch_message_of(requests), timeout=timeout, metadata=self._metadata)
-            )
+            response = await connection.methods[method](message, timeout=timeout_seconds, metadata=self._metadata)
+            code = grpc.StatusCode.OK
+            return response
         except grpc.RpcError as error:
-            raise error_of_call(error) from error
+            failure = error_of_call(error)
+            code = failure.code
+            raise failure from error
+        finally:
+            self._pool.give_back(connection, lapsed=lapsed(code))
+
+    @property
+    def hedge_count(self) -> int:
+        """How many second attempts there were so far; 0 where calls are not hedged."""
+        return 0 if self._hedger is None else self._hedger.hedge_count
 
     async def write_events(self, events: Iterable[Event], *, timeout_seconds: float | None = None) -> Written:
         """Have the server keep 1 to 500 ``events``, all or none; to call it again with the same ones does no harm.
@@ -122,14 +170,12 @@ class AsyncClient:
             AnnserveError: it is not known that they are kept.
         """
         timeout = self._write_timeout_seconds if timeout_seconds is None else timeout_seconds
-        try:
-            return written_of(await self._write(write_message_of(events), timeout=timeout, metadata=self._metadata))
-        except grpc.RpcError as error:
-            raise error_of_call(error) from error
+        return written_of(await self._call("Write", write_message_of(events), timeout))
 
     async def close(self) -> None:
-        """Close the connection; calls under way fail."""
-        await self._channel.close()
+        """Close the connections; calls under way fail."""
+        for connection in self._pool.connections:
+            await connection.channel.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+from collections.abc import Sequence
 from importlib import resources
 
 SERVICE_CONFIG = (resources.files("annserve_client") / "service_config.json").read_text()
@@ -12,29 +14,56 @@ The third attempt comes after 144 ms at the soonest: a connection that is reset 
 killed at that moment, is not tried again before 100 to 120 ms have gone by, whatever the back-off asked for.
 """
 
-_METHOD_CONFIGS = json.loads(SERVICE_CONFIG)["methodConfig"]
+_SHIPPED = json.loads(SERVICE_CONFIG)
+_METHOD_CONFIGS = _SHIPPED["methodConfig"]
 
 
-def _without_timeouts() -> str:
+def channel_options(channel_count: int = 1) -> tuple[tuple[str, str | int], ...]:
+    """Return the options of each of ``channel_count`` channels that a client has."""
+    return (
+        ("grpc.service_config", _retries(channel_count)),
+        # Channels with equal options otherwise share one connection, and so one worker of the server.
+        ("grpc.use_local_subchannel_pool", 1),
+        # Not more often than the server's minimum of 10 s, which it answers with GOAWAY.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+
+
+def _retries(channel_count: int) -> str:
     """Return `SERVICE_CONFIG` with retries alone.
 
     Timeouts are given with each call instead: gRPC's Python library counts those of a service config from a moment
-    before the call, and ended calls that had just begun (grpc/grpc#40633, seen with 1.85).
+    before the call, and ended calls that had just begun (grpc/grpc#40633, seen with 1.85). Each channel counts failures
+    by itself, so each has its part of the tokens that a client may use up before it retries no more.
     """
     methods = [{name: value for name, value in method.items() if name != "timeout"} for method in _METHOD_CONFIGS]
-    return json.dumps(json.loads(SERVICE_CONFIG) | {"methodConfig": methods})
+    tokens = max(_SHIPPED["retryThrottling"]["maxTokens"] // channel_count, 1)
+    throttling = _SHIPPED["retryThrottling"] | {"maxTokens": tokens}
+    return json.dumps(_SHIPPED | {"methodConfig": methods, "retryThrottling": throttling})
 
 
-CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
-    ("grpc.service_config", _without_timeouts()),
-    # Channels with equal options otherwise share one connection, and so one worker of the server.
-    ("grpc.use_local_subchannel_pool", 1),
-    # Not more often than the server's minimum of 10 s, which it answers with GOAWAY.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
+CHANNEL_OPTIONS = channel_options()
+
+
+def target_of(target: str | Sequence[str]) -> str:
+    """Return ``target`` in gRPC's naming: as it is, or the addresses of several servers that calls are balanced over.
+
+    Raises:
+        ValueError: there are no addresses, or not all are ``IP:port`` of one IP version.
+    """
+    if isinstance(target, str):
+        return target
+    try:
+        (version,) = {ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).version for address in target}
+    except ValueError:
+        raise ValueError(
+            f"target must be one name, or a list of IP:port of one IP version, got {list(target)}; "
+            "names of several servers are resolved by dns:///name:port"
+        ) from None
+    return f"ipv{version}:{','.join(target)}"
 
 
 def key_metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from annserve_client.filters import (
     Range,
     Value,
 )
-from annserve_client.requests import Options, Personalize, Related, Request, Similar, WeightedItem
+from annserve_client.requests import Options, Personalize, Recommend, Related, Request, Similar, WeightedItem
 from annserve_client.results import (
     CacheSource,
     CatalogUse,
@@ -34,17 +34,30 @@ from annserve_client.results import (
     PlacementUse,
     Recommendation,
     Recommendations,
+    RuleEffect,
     ScoreExplanation,
     SearchPath,
     Shortfall,
     Source,
 )
 
-Message = service_messages.SimilarRequest | service_messages.PersonalizeRequest | service_messages.RelatedRequest
+BATCH_ROWS_MAX = 100
+BATCH_PAGE_SIZES_MAX = 5_000
+BATCH_BYTES_MAX = 600 * 1024
+"""Of the 640 KiB that a request may have; the lengths of the rows are not counted."""
+PAGE_SIZE_DEFAULT = 10
+
+Message = (
+    service_messages.SimilarRequest
+    | service_messages.PersonalizeRequest
+    | service_messages.RelatedRequest
+    | service_messages.RecommendRequest
+)
 Response = (
     service_messages.SimilarResponse
     | service_messages.PersonalizeResponse
     | service_messages.RelatedResponse
+    | service_messages.RecommendResponse
     | service_messages.BatchRecommendResult
 )
 AnyEnum = TypeVar("AnyEnum", Source, SearchPath, LimitingRule, Degradation, CacheSource)
@@ -88,20 +101,66 @@ def message_of(request: Request) -> Message:
                 user_impact=request.user_impact,
                 options=_options(request.options),
             )
+        case Recommend():
+            return service_messages.RecommendRequest(
+                placement=request.placement,
+                item_ids=_ids(request.item_ids),
+                user_id=request.user_id or "",
+                recent_items=_weighted(request.recent_items),
+                context=_context(request.context),
+                experiment_unit=request.experiment_unit or "",
+                forced_variants=request.forced_variants,
+                options=_options(request.options),
+            )
 
 
 def batch_message_of(requests: Iterable[Request]) -> service_messages.BatchRecommendRequest:
     """Return ``requests`` as they go over the wire together."""
+    return service_messages.BatchRecommendRequest(rows=map(_row, requests))
+
+
+def batches_of(
+    requests: Iterable[Request], rows_max: int
+) -> Iterator[tuple[list[Request], service_messages.BatchRecommendRequest]]:
+    """Give ``requests`` in batches of at most ``rows_max``, within the server's bounds of page sizes and bytes.
+
+    Raises:
+        ValueError: ``rows_max`` is not 1 to 100.
+    """
+    if not 1 <= rows_max <= BATCH_ROWS_MAX:
+        raise ValueError(f"rows_per_call must be 1 to {BATCH_ROWS_MAX}, got {rows_max}")
+    asked: list[Request] = []
     batch = service_messages.BatchRecommendRequest()
+    page_sizes = size_bytes = 0
     for request in requests:
-        match message_of(request):
-            case service_messages.SimilarRequest() as message:
-                batch.rows.add(similar=message)
-            case service_messages.PersonalizeRequest() as message:
-                batch.rows.add(personalize=message)
-            case service_messages.RelatedRequest() as message:
-                batch.rows.add(related=message)
-    return batch
+        row = _row(request)
+        # The page size of a placement is its file's; what is too much then is a matter of one batch, and says so.
+        page_size, row_bytes = request.options.page_size or PAGE_SIZE_DEFAULT, row.ByteSize()
+        if asked and (
+            len(asked) == rows_max
+            or page_sizes + page_size > BATCH_PAGE_SIZES_MAX
+            or size_bytes + row_bytes > BATCH_BYTES_MAX
+        ):
+            yield asked, batch
+            asked, batch = [], service_messages.BatchRecommendRequest()
+            page_sizes = size_bytes = 0
+        asked.append(request)
+        batch.rows.append(row)
+        page_sizes, size_bytes = page_sizes + page_size, size_bytes + row_bytes
+    if asked:
+        yield asked, batch
+
+
+def _row(request: Request) -> service_messages.BatchRecommendRow:
+    match message_of(request):
+        case service_messages.SimilarRequest() as message:
+            return service_messages.BatchRecommendRow(similar=message)
+        case service_messages.PersonalizeRequest() as message:
+            return service_messages.BatchRecommendRow(personalize=message)
+        case service_messages.RelatedRequest() as message:
+            return service_messages.BatchRecommendRow(related=message)
+        case service_messages.RecommendRequest() as message:
+            return service_messages.BatchRecommendRow(recommend=message)
 
 
 def answer_of(response: Response) -> Recommendations:
@@ -113,8 +172,8 @@ def answer_of(response: Response) -> Recommendations:
         missing_ids=tuple(answer.missing_ids),
         shortfall=_shortfall(answer.shortfall) if answer.HasField("shortfall") else None,
         search_path=_SEARCH_PATHS.get(answer.search_path, SearchPath.UNKNOWN),
-        selectivity=answer.selectivity if answer.HasField("selectivity") else None,
-        user_impact=answer.user_impact if answer.HasField("user_impact") else None,
+        selectivity=_given(answer, "selectivity"),
+        user_impact=_given(answer, "user_impact"),
         attribution_token=serving_info.attribution_token,
         stage_seconds={entry.stage: entry.duration.ToNanoseconds() / 1e9 for entry in serving_info.stage_durations},
         catalog_age_seconds=(
@@ -128,7 +187,7 @@ def answer_of(response: Response) -> Recommendations:
             else None
         ),
         cache_age_seconds=serving_info.cache.age.ToNanoseconds() / 1e9 if serving_info.HasField("cache") else None,
-        placement=_placement_use(answer.placement) if answer.HasField("placement") else None,
+        placement=_placement(answer.placement) if answer.HasField("placement") else None,
     )
 
 
@@ -222,6 +281,13 @@ def _value(value: Value) -> filter_messages.FieldValue:
             return filter_messages.FieldValue(number_value=value)
 
 
+def _context(context: Mapping[str, Value]) -> dict[str, messages.ContextValue]:
+    # Both kinds of values have the same fields, each of the same number.
+    return {
+        name: messages.ContextValue.FromString(_value(value).SerializeToString()) for name, value in context.items()
+    }
+
+
 def _values(values: filter_messages.FieldValues) -> tuple[Value, ...]:
     """Return the values that this client knows how to hold."""
     return tuple(
@@ -229,12 +295,6 @@ def _values(values: filter_messages.FieldValues) -> tuple[Value, ...]:
         for value in values.values
         if (kind := value.WhichOneof("kind")) is not None
     )
-
-
-def _placement_use(use: messages.PlacementUse) -> PlacementUse:
-    similarity = use.user_context_similarity if use.HasField("user_context_similarity") else None
-    texts = {name: getattr(use, name) for name in _PLACEMENT_TEXTS}
-    return PlacementUse(**texts, user_context_similarity=similarity)
 
 
 def _catalog_use(use: messages.CatalogUse) -> CatalogUse:
@@ -252,17 +312,36 @@ def _recommendation(result: messages.Recommendation) -> Recommendation:
         source=_SOURCES.get(result.source, Source.UNKNOWN),
         explanation=_explanation(result.explanation) if result.HasField("explanation") else None,
         metadata={name: _values(values) for name, values in result.metadata.items()},
+        fallback_step=result.fallback_step,
     )
 
 
 def _explanation(explanation: messages.ScoreExplanation) -> ScoreExplanation:
     return ScoreExplanation(
-        likeness=explanation.likeness if explanation.HasField("likeness") else None,
-        affinity=explanation.affinity if explanation.HasField("affinity") else None,
-        popularity_contribution=(
-            explanation.popularity_contribution if explanation.HasField("popularity_contribution") else None
-        ),
+        likeness=_given(explanation, "likeness"),
+        affinity=_given(explanation, "affinity"),
+        popularity_contribution=_given(explanation, "popularity_contribution"),
+        user_similarity=_given(explanation, "user_similarity"),
+        context_similarity=_given(explanation, "context_similarity"),
+        effects=tuple(RuleEffect(rule=effect.rule, weight=_given(effect, "weight")) for effect in explanation.effects),
     )
+
+
+def _placement(use: messages.PlacementUse) -> PlacementUse:
+    return PlacementUse(
+        name=use.name,
+        version=use.version,
+        experiment=use.experiment,
+        variant=use.variant,
+        mode=use.mode,
+        suppressed_reason=use.suppressed_reason,
+        user_context_similarity=_given(use, "user_context_similarity"),
+    )
+
+
+def _given(message: Any, name: str) -> float | None:
+    """Return an optional field of ``message``, None where it is not set."""
+    return getattr(message, name) if message.HasField(name) else None
 
 
 def _shortfall(shortfall: messages.Shortfall) -> Shortfall:

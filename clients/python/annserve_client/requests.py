@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from annserve_client.filters import Filter
+from annserve_client.filters import Filter, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +83,22 @@ class Related:
     options: Options = field(default=DEFAULT_OPTIONS)
 
 
-Request = Similar | Personalize | Related
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommend:
+    """Asks for what a placement shows here and now."""
+
+    placement: str
+    item_ids: Sequence[str] = ()
+    """What is on screen, or in the basket; at most 100."""
+    user_id: str | None = None
+    recent_items: Sequence[WeightedItem] = ()
+    context: Mapping[str, Value] = field(default_factory=dict)
+    """The circumstances, by the names that the placement declares."""
+    experiment_unit: str | None = None
+    """Whom experiments assign to variants; `user_id` unless set."""
+    forced_variants: Mapping[str, str] = field(default_factory=dict)
+    """Variants to answer instead of those assigned, by experiment."""
+    options: Options = field(default=DEFAULT_OPTIONS)
+
+
+Request = Similar | Personalize | Related | Recommend

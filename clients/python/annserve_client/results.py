@@ -73,6 +73,16 @@ class CacheSource(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleEffect:
+    """What a rule of a placement did to an item."""
+
+    rule: str
+    """As it is called in the file: `boosts[0]`."""
+    weight: float | None
+    """The factor by which it moved the item; None where it moved it otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreExplanation:
     """What a score is made of; None where a part took no part."""
 
@@ -81,6 +91,12 @@ class ScoreExplanation:
     """Popularity prior included."""
     popularity_contribution: float | None
     """The part of `affinity` that is the prior."""
+    user_similarity: float | None = None
+    """The cosine of the item's bare vector and the user's; answers of placements alone have it."""
+    context_similarity: float | None = None
+    """The same with the context items' mean unit vector."""
+    effects: tuple[RuleEffect, ...] = ()
+    """What the placement's rules did to the item, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +112,9 @@ class Recommendation:
     metadata: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     """The fields of `read_mask` by name: one value, or those of a list. What the item lacks is left out; so is what
     is of another type than declared. Numbers are floats, times in UTC."""
+
+    fallback_step: int = 0
+    """Which step of the placement's fallback chain filled this row, from 1 on; 0 when none had to."""
 
     def value(self, name: str) -> Value | None:
         """Return the first value of a field of `metadata`, None when there is none."""

@@ -48,7 +48,7 @@ def serving(script: Script) -> Iterator[str]:
     """Serve ``script`` for every method; gives the address."""
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    for method in ("Similar", "Personalize", "Related", "BatchRecommend"):
+    for method in ("Similar", "Personalize", "Related", "Recommend", "BatchRecommend"):
         handlers[method] = grpc.unary_unary_rpc_method_handler(
             script.play,
             request_deserializer=getattr(service_messages, f"{method}Request").FromString,

@@ -1,0 +1,128 @@
+"""Variants of experiments compared, and whether users were shared out as declared."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from annserve.reporting.dimensions import Dimension
+from annserve.reporting.estimates import Estimate, Interval, ratio, share_mismatch
+from annserve.reporting.tally import Arm, Tally
+
+MISMATCH_P_VALUE = 0.001
+"""Below it shares of users are called wrong (Fabijan et al., 2019, argue for so strict a bound: it is tested often)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A variant beside the control: the variant called ``control``, or the first by name."""
+
+    placement: str
+    experiment: str
+    variant: str
+    control: str
+    difference: Interval | None
+    """Of the conversion rates."""
+    lift: Interval | None
+    """The difference as a share of the control's rate; None where one of the rates is 0."""
+    p_value: float | None
+    """Of no difference, two-sided, for one look at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """How an experiment shared out its users, as far as they were shown something."""
+
+    placement: str
+    experiment: str
+    users: Mapping[str, int]
+    """By variant."""
+    shares: Mapping[str, float]
+    """Declared, or equal."""
+    are_shares_declared: bool
+    p_value: float
+    is_mismatched: bool
+    """Whether the split is no accident: then comparisons mean nothing until the cause is found."""
+
+
+def comparisons(tally: Tally, confidence: float) -> tuple[Comparison, ...]:
+    """Compare each variant with the control of its experiment."""
+    found = []
+    for (placement, experiment), variants in _experiments(tally).items():
+        control = _control(variants)
+        base = _conversion(tally, Arm(placement, experiment, control))
+        for variant in variants:
+            if variant == control:
+                continue
+            rate = _conversion(tally, Arm(placement, experiment, variant))
+            difference = rate.minus(base)
+            found.append(
+                Comparison(
+                    placement=placement,
+                    experiment=experiment,
+                    variant=variant,
+                    control=control,
+                    difference=difference.interval(confidence),
+                    lift=_lift(rate, base, confidence),
+                    p_value=difference.p_value(),
+                )
+            )
+    return tuple(found)
+
+
+def assignments(tally: Tally, declared: Mapping[str, float]) -> tuple[Assignment, ...]:
+    """Hold the numbers of users against the shares ``declared`` by ``experiment/variant``, or equal ones."""
+    found = []
+    for (placement, experiment), variants in _experiments(tally).items():
+        known = [declared.get(f"{experiment}/{variant}") for variant in variants]
+        are_declared = all(share is not None for share in known)
+        shares = [share if are_declared and share is not None else 1.0 for share in known]
+        counts = [len(tally.users[Arm(placement, experiment, variant)]) for variant in variants]
+        p_value = share_mismatch(np.array(counts, float), np.array(shares))
+        found.append(
+            Assignment(
+                placement=placement,
+                experiment=experiment,
+                users=dict(zip(variants, counts, strict=True)),
+                shares={variant: share / sum(shares) for variant, share in zip(variants, shares, strict=True)},
+                are_shares_declared=are_declared,
+                p_value=p_value,
+                is_mismatched=p_value < MISMATCH_P_VALUE,
+            )
+        )
+    return tuple(found)
+
+
+def _experiments(tally: Tally) -> dict[tuple[str, str], list[str]]:
+    """Return the variants, in order of name, of each experiment that showed more than one."""
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for arm in sorted(tally.users):
+        if arm.experiment:
+            found[arm.placement, arm.experiment].append(arm.variant)
+    return {experiment: variants for experiment, variants in found.items() if len(variants) > 1}
+
+
+def _control(variants: list[str]) -> str:
+    return "control" if "control" in variants else variants[0]
+
+
+def _conversion(tally: Tally, arm: Arm) -> Estimate:
+    sums = tally.cells[Dimension.VARIANT,].of((arm.placement, f"{arm.experiment}/{arm.variant}"))
+    estimate = ratio(sums[:, 0], sums[:, 2])
+    assert estimate is not None  # noqa: S101 - An arm is made by its first impression.
+    return estimate
+
+
+def _lift(rate: Estimate, base: Estimate, confidence: float) -> Interval | None:
+    if rate.value == 0 or base.value == 0:
+        return None
+    interval = rate.log().minus(base.log()).interval(confidence)
+    if interval is None:
+        return None
+    return replace(
+        interval, value=math.expm1(interval.value), low=math.expm1(interval.low), high=math.expm1(interval.high)
+    )

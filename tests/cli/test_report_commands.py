@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mongod import MongoServer
+from simulated_month import RATES, simulated_month
+
+from annserve.catalog.config import CatalogConfig
+from annserve.catalog.file_events import FileEventStore
+from annserve.catalog.mongo_store import MongoCatalog
+from annserve.domain.events import Event, EventStore, EventType
+
+Annserve = Callable[..., subprocess.CompletedProcess[str]]
+
+MONTH = ["--since", "2025-12-01", "--until", "2025-12-31"]
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    """A simulated month of the items of `purchases`: what was shown is of one taste, what was on screen of either."""
+
+    def of_shop(event: Event) -> Event:
+        numbers = [int(item_id.removeprefix("item-")) for item_id in event.item_ids]
+        shown = tuple(dict.fromkeys(f"작품 {number % 30 * 2}" for number in numbers))
+        context = (f"작품 {numbers[0] % 60}",) if event.type is EventType.IMPRESSION else ()
+        return replace(event, item_ids=shown, context_item_ids=context)
+
+    return [of_shop(event) for event in simulated_month(3, 200)]
+
+
+async def write(store: EventStore, events: list[Event]) -> None:
+    for start in range(0, len(events), 500):
+        await store.write(events[start : start + 500])
+    await store.close()
+
+
+@pytest.fixture(scope="module")
+def log(events: list[Event], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("events") / "events.jsonl"
+    asyncio.run(write(FileEventStore(path), events))
+    return path
+
+
+def totals(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {cell["placement"]: cell for cell in report["cells"] if cell["by"] == []}
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_month_is_reported_with_all_that_a_snapshot_adds(annserve: Annserve, log: Path, events: list[Event]) -> None:
+    report = json.loads(annserve("report", "placements", *MONTH, "--events", log, "--json").stdout)
+
+    assert totals(report)["popup"]["impressions"] == sum(
+        event.placement is not None and event.placement.name == "popup" for event in events
+    )
+    variants = {
+        cell["values"][0]: cell["conversion"]
+        for cell in report["cells"]
+        if (cell["by"], cell["placement"]) == (["variant"], "popup")
+    }
+    assert variants["modes/context"]["low"] < RATES["context"] < variants["modes/context"]["high"]
+    # Thirty of the sixty items are shown, each as likely as another.
+    exposure = report["exposures"][0]
+    assert (exposure["catalog_items"], exposure["coverage"]) == (60, 0.5)
+    assert 0.5 < exposure["gini"] < 0.6
+    assert {effect["similarity"] for effect in report["effects"]} == {"user_context", "context_shown"}
+
+
+@pytest.mark.usefixtures("trained")
+def test_people_read_tables_and_what_they_mean(annserve: Annserve, log: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "month.png"
+
+    done = annserve("report", "placements", *MONTH, "--events", log, "--by", "mode,variant+hour", "--plot", picture)
+
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for said in ("by mode", "by variant and hour", "variants beside their control", "spread over the catalogue"):
+        assert said in done.stdout
+    assert "p-values hold for one look" in done.stderr
+    assert "equal shares (none are declared)" in done.stderr
+
+
+def test_events_are_read_from_mongodb_too(
+    annserve: Annserve, events: list[Event], log: Path, mongod: MongoServer, database_name: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "catalog.yaml"
+    config.write_text(f"mongodb:\n  database: {database_name}\nfields: {{}}\n", encoding="utf-8")
+
+    async def fill() -> None:
+        catalog = MongoCatalog(mongod.uri, CatalogConfig.read(config))
+        await write(catalog.event_store(), events)
+        await catalog.close()
+
+    asyncio.run(fill())
+    of_mongodb = annserve("report", "placements", *MONTH, "--catalog", mongod.uri, "--catalog-config", config, "--json")
+    of_file = annserve("report", "placements", *MONTH, "--events", log, "--json")
+
+    assert json.loads(of_mongodb.stdout) == json.loads(of_file.stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--events", "nowhere.jsonl"], "nowhere.jsonl: no events there"),
+        (
+            ["--by", "mode,colour"],
+            "--by 'colour': must be of version, variant, mode, hour, user_context, context_shown",
+        ),
+        (["--since", "yesterday"], "--since 'yesterday': must be a date or time of ISO 8601"),
+        (["--since", "2025-12-02", "--until", "2025-12-01"], "--since must be before --until"),
+        (["--share", "modes=0.5"], "--share 'modes=0.5': must be EXPERIMENT/VARIANT=SHARE"),
+        (["--time-zone", "Mars/Olympus"], "time zone 'Mars/Olympus' is not known"),
+        (["--plot", "month.gif"], "its name must end in .png, .svg, .html"),
+    ],
+)
+def test_a_wrong_option_is_named(annserve: Annserve, log: Path, options: list[str], said: str) -> None:
+    events = [] if "--events" in options else ["--events", log]
+
+    assert said in annserve("report", "placements", *events, *options, code=1).stderr
+
+
+def test_a_period_without_impressions_says_so(annserve: Annserve, log: Path) -> None:
+    done = annserve("report", "placements", "--events", log, "--until", "2020-01-01")
+
+    assert "no impressions of placements in" in done.stderr

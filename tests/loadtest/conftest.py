@@ -1,0 +1,8 @@
+"""Load tests are scripts, no package: their folder is where they find each other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "loadtest"))
