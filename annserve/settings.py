@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         default=False,
         description="Whether placements are in MongoDB, beside the catalogue, instead: collection placements.",
     )
+    event_weights: str = Field(
+        default="click=1,conversion=4,like=2",
+        pattern=r"^[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?(,[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?)*$",
+        description="What counts how much in training: types of events, words of histories; others count nothing.",
+    )
     catalog_max_staleness_ms: int = Field(
         default=600_000,
         ge=0,

@@ -55,8 +55,10 @@ class FileEventStore:
         """Return the items that a user was shown last, each once, latest first."""
         return shown_items(await self.of_user(user_id, newest, (EventType.IMPRESSION,), deadline), newest)
 
-    async def read(self, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Event]]:
-        """Yield the events of ``[since_ms, until_ms)``, ordered by time and then as they were written."""
+    async def read(
+        self, since_ms: int, until_ms: int, types: Collection[EventType] = tuple(EventType)
+    ) -> AsyncIterator[Sequence[Event]]:
+        """Yield the events of ``types`` of ``[since_ms, until_ms)``, ordered by time and then as they were written."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -64,7 +66,7 @@ class FileEventStore:
         except OSError as error:
             raise _problem("read", error) from error
         try:
-            places = await asyncio.to_thread(_ordered_places, fd, since_ms, until_ms)
+            places = await asyncio.to_thread(_ordered_places, fd, since_ms, until_ms, frozenset(types))
             for start in range(0, len(places), _CHUNK):
                 yield await asyncio.to_thread(_events_at, fd, places[start : start + _CHUNK])
         except OSError as error:
@@ -193,12 +195,12 @@ def _is_before(line: bytes, oldest_ms: int) -> bool:
     return event is not None and event.time_ms < oldest_ms
 
 
-def _ordered_places(fd: int, since_ms: int, until_ms: int) -> Sequence[int]:
-    """Return where the lines of events of that time are, ordered by it: 16 bytes for each, not the events."""
+def _ordered_places(fd: int, since_ms: int, until_ms: int, types: frozenset[EventType]) -> Sequence[int]:
+    """Return where the lines of such events are, ordered by it: 16 bytes for each, not the events."""
     times, places = array("q"), array("q")
     for place, line in lines_from(fd, 0):
         event = parsed(line)
-        if event is not None and since_ms <= event.time_ms < until_ms:
+        if event is not None and event.type in types and since_ms <= event.time_ms < until_ms:
             times.append(event.time_ms)
             places.append(place)
     return [places[position] for position in sorted(range(len(places)), key=times.__getitem__)]

@@ -88,10 +88,14 @@ class MongoEventStore:
         impressions = await self.of_user(user_id, min(newest, IMPRESSIONS_READ), (EventType.IMPRESSION,), deadline)
         return shown_items(impressions, newest)
 
-    async def read(self, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Event]]:
-        """Yield the events of ``[since_ms, until_ms)``, ordered by time."""
-        between = {"time": {"$gte": DatetimeMS(since_ms), "$lt": DatetimeMS(until_ms)}}
-        cursor = self._written.find(between, batch_size=_CHUNK).sort("time", ASCENDING)
+    async def read(
+        self, since_ms: int, until_ms: int, types: Collection[EventType] = tuple(EventType)
+    ) -> AsyncIterator[Sequence[Event]]:
+        """Yield the events of ``types`` of ``[since_ms, until_ms)``, ordered by time."""
+        wanted: Json = {"time": {"$gte": DatetimeMS(since_ms), "$lt": DatetimeMS(until_ms)}}
+        if len(types) < len(EventType):
+            wanted["type"] = {"$in": [type_.value for type_ in types]}
+        cursor = self._written.find(wanted, batch_size=_CHUNK).sort("time", ASCENDING)
         try:
             while documents := await self._connection.ask(
                 lambda _: cursor.to_list(_CHUNK), lane=Lane.BULK, primary=True

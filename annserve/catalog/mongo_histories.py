@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
-from pymongo import DESCENDING
+from pymongo import DESCENDING, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.read_concern import ReadConcern
 
 from annserve.catalog.config import HistoriesConfig
-from annserve.catalog.mongo_connection import Json, MongoConnection
+from annserve.catalog.mongo_connection import Json, Lane, MongoConnection
 from annserve.catalog.mongo_ids import id_of, stored_id
-from annserve.domain.catalog import HistoryEntry
+from annserve.domain.catalog import HistoryEntry, StoredEntry
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import InvalidArgumentError
 
+_EVENT = "viewed"
+"""What was done where an entry does not say."""
+_DOCUMENTS_AT_ONCE = 100
+_ENTRIES_AT_ONCE = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,6 +58,43 @@ class MongoHistories:
         if user is None:
             return 0
         return await self._connection.ask(lambda _: self._erase(user), deadline, primary=True)
+
+    async def all(self) -> AsyncIterator[Sequence[StoredEntry]]:
+        """Yield the entries of all users, as a majority has them, in no order; those of no use too."""
+        settled = self._collection.with_options(
+            read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+        )
+        cursor = settled.find({}, self._projection(), batch_size=self._at_once)
+        try:
+            while documents := await self._connection.ask(
+                lambda _: cursor.to_list(self._at_once), lane=Lane.BULK, primary=True
+            ):
+                self._connection.counters.documents += len(documents)
+                yield [entry for document in documents for entry in self._all_of(document)]
+        finally:
+            if cursor.alive:
+                self._connection.abandon(cursor)
+
+    _at_once = _DOCUMENTS_AT_ONCE
+
+    def _projection(self) -> dict[str, int]:
+        return {self._config.user_path: 1, self._config.entries_field: 1}
+
+    def _all_of(self, document: Json) -> Iterable[StoredEntry]:
+        entries = document.get(self._config.entries_field)
+        user_id = id_of(document.get(self._config.user_path), self._config.user_id_type)
+        return (self._entry(user_id, entry) for entry in (entries if isinstance(entries, list) else ()))
+
+    def _entry(self, user_id: str | None, entry: object) -> StoredEntry:
+        config = self._config
+        values = entry if isinstance(entry, dict) else {}
+        event, time = values.get(config.event_field, _EVENT), values.get(config.time_field)
+        return StoredEntry(
+            user_id=user_id,
+            item_id=id_of(values.get(config.item_field), config.item_id_type),
+            event=event if isinstance(event, str) else None,
+            time_ms=int(time) if isinstance(time, DatetimeMS) else None,
+        )
 
     async def _stored(self, user: object, newest: int, max_time_ms: int) -> list[Json]:
         config = self._config
@@ -95,17 +137,24 @@ class MongoHistories:
         }
 
     def _entries(self, stored: Iterable[Mapping[str, Any]]) -> Iterable[HistoryEntry]:
-        config = self._config
-        for entry in stored:
-            item_id = id_of(entry.get(config.item_field), config.item_id_type)
-            event = entry.get(config.event_field, "viewed")
-            time = entry.get(config.time_field)
-            if item_id is not None and isinstance(event, str) and isinstance(time, DatetimeMS):
-                yield HistoryEntry(item_id=item_id, event=event, time_ms=int(time))
+        for entry in (self._entry(None, values) for values in stored):
+            if entry.item_id is not None and entry.event is not None and entry.time_ms is not None:
+                yield HistoryEntry(item_id=entry.item_id, event=entry.event, time_ms=entry.time_ms)
 
 
 class MongoEvents(MongoHistories):
     """A document an event. Such a collection is often a log of the team's own: only `erase` takes anything out."""
+
+    _at_once = _ENTRIES_AT_ONCE
+
+    def _projection(self) -> dict[str, int]:
+        config = self._config
+        names = (config.user_path, config.item_field, config.event_field, config.time_field)
+        return {"_id": 0, **dict.fromkeys(names, 1)}
+
+    def _all_of(self, document: Json) -> Iterable[StoredEntry]:
+        user_id = id_of(document.get(self._config.user_path), self._config.user_id_type)
+        return (self._entry(user_id, document),)
 
     async def _stored(self, user: object, newest: int, max_time_ms: int) -> list[Json]:
         config = self._config

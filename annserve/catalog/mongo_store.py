@@ -30,7 +30,7 @@ from annserve.catalog.mongo_histories import histories_of
 from annserve.catalog.mongo_ids import id_of, stored_id
 from annserve.catalog.mongo_indexes import MongoIndexes
 from annserve.catalog.mongo_placements import MongoPlacements
-from annserve.domain.catalog import Document, FieldDrift, HistoryEntry, Metadata, Schema
+from annserve.domain.catalog import Document, FieldDrift, HistoryEntry, Metadata, Schema, StoredEntry
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InputError, InvalidArgumentError
 from annserve.domain.filter import Field, Filter, Leaf
@@ -144,6 +144,10 @@ class MongoCatalog:
     async def history(self, user_id: str, newest: int, deadline: Deadline = NO_DEADLINE) -> Sequence[HistoryEntry]:
         """Return the newest entries of a user, oldest first."""
         return await self._histories.read(user_id, newest, deadline)
+
+    def histories(self) -> AsyncIterator[Sequence[StoredEntry]]:
+        """Return the entries of all users' histories, in chunks and in no order."""
+        return self._histories.all()
 
     async def add_history(
         self, user_id: str, entries: Sequence[HistoryEntry], deadline: Deadline = NO_DEADLINE

@@ -16,6 +16,7 @@ from annserve.cli import (
     keys,
     placements,
     query,
+    refresh,
     report,
     serving,
     snapshots,
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(training.train_command)
+app.command("refresh")(refresh.refresh_command)
 app.command("import-vectors")(training.import_command)
 app.command("evaluate")(training.evaluate_command)
 app.add_typer(snapshots.app, name="snapshots")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +14,10 @@ import typer
 from pydantic import ValidationError
 
 from annserve import demo
+from annserve.cli.catalog_source import ConfigOption
 from annserve.cli.event_source import known_erased
 from annserve.cli.options import SnapshotsOption, open_store
+from annserve.cli.outcome_source import FromOption, outcome_interactions
 from annserve.cli.output import JsonOption, print_json, print_rows, progress_bars, say
 from annserve.domain.errors import InputError
 from annserve.domain.model import FoldInConstants, Model
@@ -62,6 +65,8 @@ ActivateOption = Annotated[bool, typer.Option("--activate/--no-activate", help="
 def train_command(
     paths: PathsArgument = None,
     use_demo: DemoOption = False,
+    from_: FromOption = None,
+    catalog_config: ConfigOption = None,
     user_column: UserOption = "user_id",
     item_column: ItemOption = "item_id",
     weight_column: WeightOption = None,
@@ -77,16 +82,23 @@ def train_command(
     snapshots: SnapshotsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on interactions and publish a snapshot."""
+    """Train on interactions, from files or from events, and publish a snapshot."""
+    from annserve.training.provenance import METRIC, provenance_of
     from annserve.training.train import train
 
-    chosen = dict(_assignment(text) for text in set_ or ())
+    chosen = assignments(set_)
     settings = training_settings(demo.TRAINING | chosen if use_demo else chosen)
     columns = Columns(user=user_column, item=item_column, weight=weight_column, time=time_column, time_unit=time_unit)
     store = open_store(snapshots)
+    if from_ is not None and (paths or use_demo):
+        raise typer.BadParameter("takes the place of files and --demo", param_hint="--from")
     with progress_bars() as progress:
-        interactions = _interactions(paths, use_demo, columns, format_, max_bad_share, progress)
+        if from_ is not None:
+            interactions = outcome_interactions(from_, catalog_config, max_bad_share, progress)
+        else:
+            interactions = _interactions(paths, use_demo, columns, format_, max_bad_share, progress)
         model = train(pairs_of(interactions), settings, threads=thread_count(threads), progress=progress)
+        model = replace(model, metrics={METRIC: provenance_of(interactions).as_metric()})
         _publish(model, store, recall_target, accept_recall, activate, threads, progress, as_json=as_json)
 
 
@@ -268,6 +280,11 @@ def thread_count(threads: int | None) -> int:
     return threads if threads is not None else len(os.sched_getaffinity(0))
 
 
+def assignments(texts: Sequence[str] | None) -> dict[str, str]:
+    """Return what ``NAME=VALUE`` texts say."""
+    return dict(_assignment(text) for text in texts or ())
+
+
 def _assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -292,7 +309,7 @@ def _interactions(
     progress: Progress,
 ) -> Interactions:
     if use_demo == bool(paths):
-        raise typer.BadParameter("name the files of interactions, or say --demo", param_hint="FILE...")
+        raise typer.BadParameter("name the files of interactions, or say --demo or --from", param_hint="FILE...")
     if use_demo:
         return read_interactions(demo.INTERACTIONS, columns=demo.COLUMNS, progress=progress)
     interactions = read_interactions(

@@ -57,6 +57,16 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEntry:
+    """An entry of a history as its store holds it, for whoever reads all of them; None for what is none."""
+
+    user_id: str | None
+    item_id: str | None
+    event: str | None
+    time_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """An item whose document was written or, with None, deleted. Several changes may arrive as the last of them."""
 

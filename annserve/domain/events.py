@@ -115,8 +115,10 @@ class EventStore(ShownReader, Protocol):
         """Return a user's newest events of ``types``, at most so many, latest first; none for an unknown user."""
         ...
 
-    def read(self, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Event]]:
-        """Return the events of ``[since_ms, until_ms)``, ordered by time, in chunks of at most some thousand."""
+    def read(
+        self, since_ms: int, until_ms: int, types: Collection[EventType] = tuple(EventType)
+    ) -> AsyncIterator[Sequence[Event]]:
+        """Return the events of ``types`` of ``[since_ms, until_ms)``, by time, in chunks of at most some thousand."""
         ...
 
     async def erase_user(self, user_id: str, deadline: Deadline = NO_DEADLINE) -> int:

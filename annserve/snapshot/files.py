@@ -112,6 +112,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path`` if nobody else does, and say whether; see `locked`."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def is_locked(path: Path) -> bool:
     """Return whether a living process holds the lock file ``path``; one that does not exist is held by nobody."""
     try:

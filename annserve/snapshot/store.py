@@ -7,6 +7,7 @@
     <root>/.building-*/                  a build in progress, swept once its builder is gone
     <root>/.removed-*/                   a snapshot being removed
     <root>/.lock                         held while names or CURRENT change
+    <root>/.refresh                      held by whoever trains what is live anew, and what he was about to make live
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from annserve.domain.errors import (
     SnapshotRefusedError,
     SnapshotSchemaError,
 )
-from annserve.snapshot.files import is_locked, is_plain_folder, locked, sync
+from annserve.snapshot.files import is_locked, is_plain_folder, locked, locked_if_free, sync
 from annserve.snapshot.manifest import Manifest, read_manifest
 from annserve.snapshot.verify import verify
 
@@ -211,6 +212,27 @@ class SnapshotStore:
             folder = workshop / "snapshot"
             folder.mkdir()
             yield folder
+
+    @contextmanager
+    def refreshing(self) -> Iterator[bool]:
+        """Give True to one process at a time, until it is done or gone, and False to the others."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with locked_if_free(self.root / ".refresh") as is_alone:
+            yield is_alone
+
+    def begin_publishing(self, what: str) -> None:
+        """Remember, beyond the death of this process, that ``what`` is about to be made live; "" when that is over."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        note = self.root / ".refresh"
+        note.write_text(what, encoding="utf-8")
+        sync(note)
+
+    def unfinished(self) -> str:
+        """Return what was about to be made live when a refresh was cut off, "" if none was."""
+        try:
+            return (self.root / ".refresh").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def new_id(self, content_sha256: str, created_time: datetime) -> str:
         """Return an id for a snapshot made at ``created_time`` (UTC), or a second after the newest one that is here.

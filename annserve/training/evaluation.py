@@ -25,7 +25,7 @@ ScoreUsers: TypeAlias = Callable[[Pairs], Callable[[slice], npt.NDArray[np.float
 """From the histories of a cohort to a function from a slice of its users to their scores, ``(users, items)``."""
 
 _USERS_AT_ONCE = 256
-_RECENT_SHARE = 0.1
+RECENT_SHARE = 0.1
 _NEIGHBOURS = 20
 """The best of 20, 50, 100 and 200 on the validation window of the bundled data."""
 
@@ -53,12 +53,12 @@ def evaluate(
     Items a user already had, and items unknown before the split, are never listed.
     """
     model = train(window.train, settings, threads=threads, progress=progress)
-    recommenders: dict[str, ScoreUsers] = {f"annserve ({model.trainer})": _model_scores(model, settings)}
+    recommenders: dict[str, ScoreUsers] = {f"annserve ({model.trainer})": model_scores(model, settings)}
     if baselines:
         recommenders |= {
             "item-kNN": _item_knn_scores(window.train),
-            "recent popularity": _popularity_scores(window.train, _RECENT_SHARE),
-            "all-time popularity": _popularity_scores(window.train, 1.0),
+            "recent popularity": popularity_scores(window.train, RECENT_SHARE),
+            "all-time popularity": popularity_scores(window.train, 1.0),
         }
     user_counts = np.bincount(window.train.items, minlength=len(window.train.item_ids))
     known_user_count = len(np.unique(window.train.users))
@@ -95,7 +95,7 @@ def _slices(count: int) -> Iterator[slice]:
     return (slice(start, min(start + _USERS_AT_ONCE, count)) for start in range(0, count, _USERS_AT_ONCE))
 
 
-def _model_scores(model: Model, settings: TrainingSettings) -> ScoreUsers:
+def model_scores(model: Model, settings: TrainingSettings) -> ScoreUsers:
     """Score as serving does: users folded in from their latest items, plus the weighted prior."""
     prior = model.popularity_weight * model.popularity
 
@@ -106,7 +106,7 @@ def _model_scores(model: Model, settings: TrainingSettings) -> ScoreUsers:
     return score_users
 
 
-def _popularity_scores(train_pairs: Pairs, recent_share: float) -> ScoreUsers:
+def popularity_scores(train_pairs: Pairs, recent_share: float) -> ScoreUsers:
     """Score by how many users took up the item in the latest ``recent_share`` of first interactions."""
     since = np.quantile(train_pairs.first_times, 1.0 - recent_share)
     counts = np.bincount(

@@ -86,7 +86,7 @@ def read_interactions(
     files = [file for path in ([paths] if isinstance(paths, Path) else paths) for file in files_of(path, format_)]
     total_bytes = sum(file.stat().st_size for file in files)
     done_bytes = 0
-    collector = _Collector()
+    collector = Collector()
     for file in files:
         roles = _roles(file, format_ or format_of(file), columns)
         for chunk in read_chunks(file, list(roles.values()), format_):
@@ -144,7 +144,7 @@ class _Ids:
 
 
 @dataclass(slots=True)
-class _Collector:
+class Collector:
     """Gathers the good rows of chunk after chunk."""
 
     user_ids: _Ids = field(default_factory=lambda: _Ids("user"))
@@ -156,6 +156,7 @@ class _Collector:
     bad_rows: BadRows = field(default_factory=BadRows)
 
     def add(self, file: Path, chunk: Chunk, roles: dict[str, str], unit: TimeUnit | None) -> None:
+        """Take the rows of ``chunk``, whose columns are ``roles``: user and item, and maybe weight and time."""
         self.bad_rows.row_count += len(chunk.rows) + len(chunk.broken)
         for row, reason in chunk.broken:
             self.bad_rows.note(file, [row], reason)
@@ -177,6 +178,7 @@ class _Collector:
         self.items.append(self.item_ids.keep(items, sieve.good))
 
     def interactions(self, max_bad_share: float) -> Interactions:
+        """Return what was gathered; raises as `read_interactions` does."""
         report = self.bad_rows.report()
         report.check(max_bad_share)
         return Interactions(

@@ -52,29 +52,36 @@ def list_metrics(
         lot_count: How many times over the users stand in ``lists``; each counts once, with the mean of its recalls.
         seed: Of the bootstrap.
     """
-    k = lists.shape[1]
-    hits = hits_of(lists, targets)
-    target_counts = np.diff(targets.indptr)
-    possible = np.minimum(k, target_counts)
-    recalls = (hits.sum(axis=1) / possible).reshape(lot_count, -1).mean(axis=0)
-    discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discounts)[possible - 1]
+    recalls, ndcgs = user_scores(lists, targets, lot_count=lot_count)
     listed = lists[lists >= 0]
     # An item nobody had yet counts as had by one, so that novelty stays finite.
     seen_shares = np.maximum(item_user_counts[listed], 1) / known_user_count
     most_popular_count = max(1, round(MOST_POPULAR_SHARE * len(item_user_counts)))
     most_popular = np.argsort(-item_user_counts, kind="stable")[:most_popular_count]
-    low, high = _interval(recalls, seed)
+    low, high = mean_interval(recalls, seed)
     return ListMetrics(
         user_count=len(recalls),
         recall=float(recalls.mean()),
         recall_low=low,
         recall_high=high,
-        ndcg=float((hits @ discounts / ideal).mean()),
+        ndcg=float(ndcgs.mean()),
         coverage=len(np.unique(listed)) / len(item_user_counts),
         novelty=float(-np.log2(seen_shares).mean()),
         most_popular=float(np.isin(listed, most_popular).mean()),
     )
+
+
+def user_scores(
+    lists: Rows, targets: sp.csr_array, *, lot_count: int = 1
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the recall and the nDCG of each user, ``(users,)`` each: the means over her lots; see `list_metrics`."""
+    k = lists.shape[1]
+    hits = hits_of(lists, targets)
+    possible = np.minimum(k, np.diff(targets.indptr))
+    recalls = hits.sum(axis=1) / possible
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    ndcgs = hits @ discounts / np.cumsum(discounts)[possible - 1]
+    return recalls.reshape(lot_count, -1).mean(axis=0), ndcgs.reshape(lot_count, -1).mean(axis=0)
 
 
 def hits_of(lists: Rows, targets: sp.csr_array) -> npt.NDArray[np.bool_]:
@@ -86,7 +93,7 @@ def hits_of(lists: Rows, targets: sp.csr_array) -> npt.NDArray[np.bool_]:
     return hits
 
 
-def _interval(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
+def mean_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """Return the 95 % interval of the mean, by the percentile bootstrap (Efron, 1979) over users."""
     if len(values) < 2:
         return float(values.mean()), float(values.mean())

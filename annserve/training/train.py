@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from annserve.domain.arrays import Vectors
+from annserve.domain.errors import InputError
 from annserve.domain.model import FoldInConstants, Histories, Model
 from annserve.domain.progress import Progress, no_progress
 from annserve.snapshot.soundness import gram_matrix
@@ -86,6 +87,24 @@ class TrainingSettings(BaseModel):
     def _with_defaults_of_the_trainer(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {**SVD_DEFAULTS, **values} if values.get("trainer") == "svd" else values
 
+    @classmethod
+    def of_parameters(cls, parameters: Mapping[str, Any]) -> TrainingSettings:
+        """Return the settings that a model's `parameters` tell of.
+
+        Raises:
+            InputError: they are not those of a model that was trained here.
+        """
+        try:
+            # Without it any model would be taken for one that was trained with every default.
+            values = {"trainer": parameters["trainer"], **parameters}
+            return cls.model_validate({name: np.inf if value is None else value for name, value in values.items()})
+        except (KeyError, ValidationError) as error:
+            raise InputError("its parameters are not those of a training that can be repeated") from error
+
+    def as_parameters(self) -> dict[str, Any]:
+        """Return the settings as JSON can hold them: an infinite half-life becomes None."""
+        return {name: None if value == np.inf else value for name, value in self.model_dump().items()}
+
     def item_trainer(self) -> ItemTrainer:
         """Return the trainer these settings name."""
         if self.trainer == "svd":
@@ -127,7 +146,7 @@ def train(pairs: Pairs, settings: TrainingSettings, *, threads: int = 1, progres
         fold_in=trainer.fold_in,
         histories=Histories(indptr=pairs.indptr, item_rows=pairs.items),
         trainer=trainer.name,
-        parameters=_json(settings),
+        parameters=settings.as_parameters(),
     )
 
 
@@ -181,9 +200,3 @@ def _decay(ages_days: npt.NDArray[np.float64], half_life_days: float) -> npt.NDA
     # However old, an interaction counts something: fold-in and the trainers want weights above 0.
     decay: npt.NDArray[np.float64] = np.maximum(np.exp2(-np.maximum(ages_days, 0.0) / half_life_days), _DECAY_MIN)
     return decay
-
-
-def _json(settings: TrainingSettings) -> dict[str, Any]:
-    """Return the settings as JSON can hold them: an infinite half-life becomes None."""
-    values = settings.model_dump()
-    return {name: None if value == np.inf else value for name, value in values.items()}

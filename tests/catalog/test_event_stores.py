@@ -135,6 +135,15 @@ async def test_a_users_newest_events_of_some_types_come_latest_first(stores: Sto
     assert await store.of_user("nobody", 3) == []
 
 
+async def test_only_the_types_that_are_asked_for_are_read(stores: Stores) -> None:
+    store = stores.open()
+    await store.write([event(type_.value, at=at, type=type_) for at, type_ in enumerate(EventType)])
+
+    chunks = [chunk async for chunk in store.read(0, NOW_MS + DAY_MS, (EventType.LIKE, EventType.CLICK))]
+
+    assert [one.event_id for chunk in chunks for one in chunk] == ["click", "like"]
+
+
 async def test_shown_items_come_once_with_the_time_of_their_latest_showing(stores: Stores) -> None:
     store = stores.open()
     await store.write([event("1", "u", "a", "b", at=1), event("2", "u", "c", "a", at=2), event("3", "v", "x", at=3)])

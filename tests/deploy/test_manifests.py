@@ -11,10 +11,13 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import typer.main
 import yaml
 from check_jsonschema import builtin_schemas
 from jsonschema import Draft7Validator
 
+from annserve.cli.app import app
+from annserve.cli.refresh import BUSY_CODE, REFUSED_CODE
 from annserve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +27,7 @@ KUBERNETES_VERSION = "1.31"
 
 MANIFESTS = [
     (path.name, manifest)
-    for path in sorted(KUBERNETES.glob("*.yaml"))
+    for path in sorted(KUBERNETES.rglob("*.yaml"))
     if path.name != "kustomization.yaml"
     for manifest in yaml.safe_load_all(path.read_text())
 ]
@@ -45,10 +48,32 @@ def test_manifests_are_as_kubernetes_wants_them(file: str, found: dict[str, Any]
     kubernetes_validate.validate(found, KUBERNETES_VERSION, strict=True)
 
 
-def test_the_kustomization_has_every_manifest() -> None:
-    listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
+@pytest.mark.parametrize("path", sorted(KUBERNETES.rglob("kustomization.yaml")), ids=lambda path: path.parent.name)
+def test_a_kustomization_has_every_manifest_of_its_folder(path: Path) -> None:
+    listed = yaml.safe_load(path.read_text())["resources"]
+    beside = {other.name for other in path.parent.glob("*.yaml")} - {path.name}
 
-    assert sorted(listed) == sorted({file for file, _ in MANIFESTS})
+    assert sorted(name for name in listed if name != "..") == sorted(beside)
+
+
+def test_a_refresh_is_a_command_that_there_is_and_writes_where_instances_pull_from() -> None:
+    job = manifest("CronJob", "annserve-refresh")["spec"]["jobTemplate"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    values = {one["name"]: one["value"] for one in container["env"]}
+    claims = {one["name"]: one.get("persistentVolumeClaim", {}).get("claimName") for one in pod["volumes"]}
+    writable = [one for one in container["volumeMounts"] if not one.get("readOnly")]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    known = {option for one in typer.main.get_command(app).commands["refresh"].params for option in one.opts}  # type: ignore[attr-defined]
+
+    assert container["args"][0] == "refresh"
+    assert {one for one in container["args"] if one.startswith("--")} <= known
+    assert [one["mountPath"] for one in writable] == [values["ANNSERVE_SNAPSHOTS"]]
+    assert manifest("ConfigMap")["data"]["ANNSERVE_PULL_FROM"] == f"file://{values['ANNSERVE_SNAPSHOTS']}"
+    assert claims[writable[0]["name"]] == "annserve-published"
+    assert rule["onExitCodes"]["values"] == [REFUSED_CODE, BUSY_CODE]
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert container["securityContext"]["readOnlyRootFilesystem"]
 
 
 def test_the_compose_file_is_as_its_specification_wants_it() -> None:
