@@ -12,9 +12,10 @@ import grpc
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, Query, SearchPath, Source
-from annserve.service.server import OPTIONS, serve
+from annserve.service.server import serve
 from annserve.service.servicer import SERVICE_NAME
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import OPTIONS
 from annserve.v1 import recommendation_service_pb2 as messages
 
 

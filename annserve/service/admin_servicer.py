@@ -15,7 +15,7 @@ from annserve.domain.catalog import CatalogStore
 from annserve.domain.errors import InvalidArgumentError, NoCatalogError, NotEnabledError
 from annserve.service import admin_convert as convert
 from annserve.service.admin import CacheAdmin, FreshItems, Instance
-from annserve.service.calls import CODES, Context, Request, abort, decoder, encode, logged_status
+from annserve.service.calls import CODES, Request, abort, decoder, encode, logged_status
 from annserve.service.request_id import request_id_of
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.v1 import admin_service_pb2 as messages
@@ -186,7 +186,9 @@ class AdminServicer:
     ) -> grpc.RpcMethodHandler[Any, Any]:
         name = request_type.DESCRIPTOR.name.removesuffix("Request")
 
-        async def call(request: Request | InvalidArgumentError, context: Context) -> Response:
+        async def call(
+            request: Request | InvalidArgumentError, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> Response:
             outcome = "cancelled"
             try:
                 if isinstance(request, InvalidArgumentError):

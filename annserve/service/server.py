@@ -1,4 +1,4 @@
-"""A grpc.aio server around the servicer: start, announce, drain, stop."""
+"""A server around the servicer: start, announce, drain, stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -22,34 +21,13 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.errors import AnnserveError, InputError
 from annserve.domain.ports import Recommender
 from annserve.service.answers import Answers
-from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.metrics import MeteredRecommender, Metrics
 from annserve.service.servicer import METHODS, SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import transport_of
 
 if TYPE_CHECKING:
     from annserve.service.traces import Traces
-
-OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
-    ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.max_concurrent_streams", 128),
-    # Of calls that arrived and were not begun, grpc ends some as CANCELLED from the one on, all from the other on. It
-    # costs a quarter of a refusal of ours, and keeps what is begun from having waited for longer than it takes.
-    ("grpc.server.max_pending_requests", 64),
-    ("grpc.server.max_pending_requests_hard_limit", 128),
-    # Connections are renewed now and then, so that a balancer can spread them anew.
-    ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
-    ("grpc.max_connection_idle_ms", 300_000),
-    ("grpc.server_handshake_timeout_ms", 5_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Less than the client's 30 s, or its pings would be answered with GOAWAY.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 WARM_SECONDS: Final = 1.0
 
@@ -90,18 +68,14 @@ class Server:
             traces,
         )
         self._health = health.aio.HealthServicer()
-        # grpc shares ports by default: two servers on one port would split the calls between them, silently.
-        options = [*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))]
-        self._grpc = grpc.aio.server(interceptors=settings.security.interceptors(), options=options)
-        # Not registered one by one: the loop waits for each registered method, at every call. Health registers itself,
-        # so it does not queue behind the others.
-        self._grpc.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.handlers()),)
+        self._transport = transport_of(
+            settings.transport, settings.address, settings.security, shares_port=settings.is_worker
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self._transport.serve(SERVICE_NAME, self._servicer.calls())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport.rest)
         if settings.reflection:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc)
+            reflection.enable_server_reflection(names, self._transport.rest)
 
     async def warm(self, requests: Sequence[tuple[str, bytes]]) -> None:
         """Answer ``requests`` to nobody, hottest first and for `WARM_SECONDS` at most, so that they are known."""
@@ -131,10 +105,10 @@ class Server:
         )
         self._settings.security.check(self._settings.address)
         try:
-            bound_port = self._settings.security.listen(self._grpc, self._settings.address)
+            bound_port = self._transport.listen(self._settings.address)
         except RuntimeError as error:
             raise InputError(f"cannot serve on {self._settings.address}: {error}", address=host, port=port) from error
-        await self._grpc.start()
+        await self._transport.start()
         self._publishing = asyncio.create_task(self._metrics.keep_published())
         await self.set_health(is_serving=True)
         return f"{host}:{bound_port}"
@@ -154,7 +128,7 @@ class Server:
         """Turn new calls away, finish those under way within the grace, stop."""
         if not self._settings.is_worker:
             await self._health.enter_graceful_shutdown()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace_ms / 1_000))
+        stopping = asyncio.create_task(self._transport.stop(self._settings.drain_grace_ms / 1_000))
         # Streams that watch health or reflect never end by themselves, and nothing is lost with them: once no
         # recommendation has been under way for two looks in a row, the rest of the grace would be spent on them alone.
         quiet_looks = 0
@@ -166,7 +140,7 @@ class Server:
 
     async def stop(self) -> None:
         """Stop at once; calls under way are cancelled."""
-        await self._grpc.stop(None)
+        await self._transport.stop(None)
         if self._publishing is not None:
             self._publishing.cancel()
 

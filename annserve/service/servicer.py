@@ -1,13 +1,11 @@
-"""RecommendationService on grpc.aio: what happens to a call between its bytes and the engine."""
+"""RecommendationService: what happens to a call between its bytes and the engine."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-import grpc
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import AnnserveError, DeadlineExceededError, InvalidArgumentError, OverloadedError
@@ -17,7 +15,8 @@ from annserve.service import convert
 from annserve.service.admission import Admission, refuse
 from annserve.service.answers import Answers, Method, answer_into
 from annserve.service.call_log import CallLog
-from annserve.service.calls import CODES, Context, abort, decoder, encode, logged_status
+from annserve.service.calls import CODES, abort, decoder, encode, logged_status
+from annserve.service.context import Call, Context
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.service.status import status_of
@@ -38,7 +37,7 @@ METHODS: Final = (
     Method("Recommend", messages.RecommendRequest, messages.RecommendResponse, convert.recommend_query),
 )
 
-Call: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
+_Answering: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 class RecommendationServicer:
@@ -68,14 +67,15 @@ class RecommendationServicer:
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """Return what grpc needs to serve each method.
+    def calls(self) -> dict[str, Call]:
+        """Return what answers each method.
 
-        The generated registration is not used: bytes that do not decode would be answered UNKNOWN by grpc itself.
+        Bytes in, bytes out: an answer that is kept is found by the one and sent as the other, and bytes that do not
+        decode are not left to grpc, which would answer UNKNOWN.
         """
         return {
-            **{method.name: self._handler(method.name, self._answering(method)) for method in METHODS},
-            "BatchRecommend": self._handler("BatchRecommend", self.batch_recommend),
+            **{method.name: self._call(method.name, self._answering(method)) for method in METHODS},
+            "BatchRecommend": self._call("BatchRecommend", self.batch_recommend),
         }
 
     async def batch_recommend(self, data: bytes, context: Context) -> bytes:
@@ -97,15 +97,14 @@ class RecommendationServicer:
             await asyncio.sleep(0)
         return encode(response)
 
-    def _answering(self, method: Method) -> Call:
+    def _answering(self, method: Method) -> _Answering:
         async def answer(data: bytes, context: Context) -> bytes:
             return await self._answers.answer(method, data, self._deadline(context))
 
         return answer
 
     def _deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
-        # None where the caller set no deadline; the stubs do not know.
-        remaining: float | None = context.time_remaining()
+        remaining = context.time_remaining()
         if remaining is None:
             return Deadline.after(self._deadline_max_seconds)
         if remaining <= 0.0:
@@ -113,10 +112,10 @@ class RecommendationServicer:
         margin = min(margin_seconds, remaining / 10)
         return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
 
-    def _handler(self, name: str, method: Call) -> grpc.RpcMethodHandler[Any, Any]:
+    def _call(self, name: str, method: _Answering) -> Call:
         measure = self._metrics.meter(f"{SERVICE_NAME}/{name}")
 
-        async def call(data: bytes, context: Context) -> bytes:
+        async def call(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:
             began, code = time.perf_counter(), "CANCELLED"
             self.calls_under_way += 1
             trace = None if self._traces is None else self._traces.begin(SERVICE_NAME, name, context)
@@ -125,7 +124,7 @@ class RecommendationServicer:
                 current_trace.set(trace)
                 trace.note("snapshot_id", self._recommender.snapshot_id)
             try:
-                self._admission.check(self.calls_under_way)
+                self._admission.check(self.calls_under_way, waited_seconds)
                 answer = await method(data, context)
                 code = "OK"
                 if self._log.is_sampled():
@@ -148,5 +147,4 @@ class RecommendationServicer:
                     trace.end(code)
             return answer
 
-        # Bytes in, bytes out: an answer that is kept is found by the one and sent as the other.
-        return grpc.unary_unary_rpc_method_handler(call)
+        return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from annserve.service.security import Security
+from annserve.service.transport import TransportName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class ServerSettings:
     personal_answer_ttl_ms: int = 2_000
     """The same of an answer for a user."""
     reflection: bool = True
+    transport: TransportName = "auto"
+    """What brings the calls in: `transport.chosen` says which one ``auto`` is."""
     security: Security = field(default_factory=Security)
     is_worker: bool = False
     """Whether it is one of an instance: it shares the port with the others, and health is the instance's, which
