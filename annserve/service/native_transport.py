@@ -67,8 +67,9 @@ class NativeContext:
 class NativeTransport:
     """Implements `transport.Transport`, without TLS."""
 
-    def __init__(self, security: Security, *, shares_port: bool) -> None:
+    def __init__(self, security: Security, *, shares_port: bool, socket_folder: Path | None = None) -> None:
         self._access = security.access()
+        self._socket_folder = socket_folder
         self._shares_port = shares_port
         options = [option for option in OPTIONS if not option[0].startswith("grpc.max_connection_")]
         self.rest = grpc.aio.server(interceptors=() if self._access is None else (self._access,), options=options)
@@ -117,7 +118,7 @@ class NativeTransport:
         if self._front is None:
             raise RuntimeError("listen comes first")
         self._loop = asyncio.get_running_loop()
-        self._folder = tempfile.mkdtemp(prefix="annserve-")
+        self._folder = tempfile.mkdtemp(prefix="annserve-", dir=self._socket_folder)
         path = f"{self._folder}/rest.sock"
         self.rest.add_insecure_port(f"unix:{path}")
         await self.rest.start()

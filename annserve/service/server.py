@@ -69,7 +69,11 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._transport = transport_of(
-            settings.transport, settings.address, settings.security, shares_port=settings.is_worker
+            settings.transport,
+            settings.address,
+            settings.security,
+            shares_port=settings.is_worker,
+            socket_folder=settings.socket_folder,
         )
         self._transport.serve(SERVICE_NAME, self._servicer.calls())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport.rest)

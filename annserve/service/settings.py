@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from annserve.service.security import Security
 from annserve.service.transport import TransportName
@@ -30,6 +31,8 @@ class ServerSettings:
     transport: TransportName = "auto"
     """What brings the calls in: `transport.chosen` says which one ``auto`` is."""
     security: Security = field(default_factory=Security)
+    socket_folder: Path | None = None
+    """Where a transport makes sockets between its parts; the system's folder of temporary files without it."""
     is_worker: bool = False
     """Whether it is one of an instance: it shares the port with the others, and health is the instance's, which
     `Server.set_health` is told: one worker that stops for itself must not turn callers away from all."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import grpc
@@ -120,10 +121,20 @@ def chosen(name: TransportName, address: str, security: Security) -> Literal["gr
     return "native"
 
 
-def transport_of(name: TransportName, address: str, security: Security, *, shares_port: bool) -> Transport:
-    """Return what serves ``address``; raises as `chosen`, and InputError for keys that cannot be read."""
+def transport_of(
+    name: TransportName, address: str, security: Security, *, shares_port: bool, socket_folder: Path | None = None
+) -> Transport:
+    """Return what serves ``address``; raises as `chosen`, and InputError for keys that cannot be read.
+
+    Args:
+        name: As chosen by whoever runs the server.
+        address: Host and port.
+        security: Who is let in, and how.
+        shares_port: Whether other processes listen there too.
+        socket_folder: Where sockets between the parts of a server are made; None for any.
+    """
     if chosen(name, address, security) == "grpcio":
         return GrpcioTransport(security, shares_port=shares_port)
     from annserve.service.native_transport import NativeTransport  # noqa: PLC0415 - may not be installed
 
-    return NativeTransport(security, shares_port=shares_port)
+    return NativeTransport(security, shares_port=shares_port, socket_folder=socket_folder)
