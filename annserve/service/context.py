@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
-from typing import Never, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple, Never, Protocol, TypeAlias
 
 import grpc
 
@@ -40,3 +40,11 @@ class Call(Protocol):
             waited_seconds: How long it is known to have waited for its turn, behind many others.
         """
         ...
+
+
+class Served(NamedTuple):
+    """A method, as a transport serves it."""
+
+    call: Call
+    kept: Callable[[bytes, Context], bytes | None] | None = None
+    """Returns an answer that is there already, as ``call`` would; None where that has to make it."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
-import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Never
 
@@ -22,8 +20,9 @@ import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from annserve.service.calls import DETAILS
-from annserve.service.context import Call, Metadata
+from annserve.service.context import Call, Metadata, Served
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from annserve.service.listeners import listening_fds, shut
 from annserve.service.security import Security
 from annserve.service.transport import OPTIONS
 
@@ -74,9 +73,9 @@ class NativeTransport:
         options = [option for option in OPTIONS if not option[0].startswith("grpc.max_connection_")]
         self.rest = grpc.aio.server(interceptors=() if self._access is None else (self._access,), options=options)
         self._paths: list[str] = []
-        self._calls: list[Call] = []
+        self._methods: list[Served] = []
         self._front: NativeGrpcFront | None = None
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[int] = []
         self._folder: str | None = None
         self._receiver: threading.Thread | None = None
         self._is_read = threading.Semaphore(0)
@@ -85,12 +84,12 @@ class NativeTransport:
         self._is_stopping = False
         self._answered_at = 0.0
 
-    def serve(self, service: str, calls: Mapping[str, Call]) -> None:
+    def serve(self, service: str, methods: Mapping[str, Served]) -> None:
         """Answer the methods of ``service``; see `transport.Transport.serve`."""
-        for name, call in calls.items():
+        for name, served in methods.items():
             path = f"/{service}/{name}"
             self._paths.append(path)
-            self._calls.append(call if self._access is None else self._access.guarded(path, call))
+            self._methods.append(served if self._access is None else Served(self._access.guarded(path, served.call)))
 
     def listen(self, address: str) -> int:
         """Take ``address``; see `transport.Transport.listen`."""
@@ -124,11 +123,15 @@ class NativeTransport:
         await self.rest.start()
         self._front.set_fallback(path)
         self._front.start()
-        self._listeners = list(_listeners(self._front.bound_port))
+        self._listeners = listening_fds(self._front.bound_port)
         self._receiver = threading.Thread(
             target=self._receive, args=(self._front,), name="annserve-native", daemon=True
         )
         self._receiver.start()
+
+    async def wait_until_lost(self) -> None:
+        """Never return: what is no HTTP/2 ends its own connection only."""
+        await asyncio.Event().wait()
 
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls; see `transport.Transport.stop`.
@@ -137,7 +140,8 @@ class NativeTransport:
         cannot ask its clients to go elsewhere and yet answer them, and one that is told earlier would try here again.
         """
         self._is_stopping = True
-        _shut(self._listeners)
+        while self._listeners:
+            shut(self._listeners.pop())
         resting = asyncio.create_task(self.rest.stop(grace_seconds))
         if grace_seconds and self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace_seconds)
@@ -193,9 +197,13 @@ class NativeTransport:
             return
         metadata, _, remaining = details
         context = NativeContext(front, call_id, metadata, None if remaining is None else now + remaining)
-        self._tasks[call_id] = self._loop.create_task(
-            self._answer(front, call_id, self._calls[method], data, context, now)
-        )
+        call, kept = self._methods[method]
+        answer = None if kept is None else kept(data, context)
+        if answer is not None:
+            front.respond(call_id, answer)
+            self._answered_at = now
+            return
+        self._tasks[call_id] = self._loop.create_task(self._answer(front, call_id, call, data, context, now))
 
     async def _answer(
         self, front: NativeGrpcFront, call_id: int, call: Call, data: bytes, context: NativeContext, came_at: float
@@ -213,35 +221,6 @@ class NativeTransport:
         finally:
             del self._tasks[call_id]
             self._answered_at = time.monotonic()
-
-
-def _listeners(port: int) -> Iterator[socket.socket]:
-    """Return this process's sockets that listen on ``port``, which the native server does not show."""
-    # All before any is opened: those are not to be found.
-    for fd in [int(entry.name) for entry in Path("/proc/self/fd").glob("*") if entry.is_socket()]:
-        try:
-            found = socket.socket(fileno=os.dup(fd))
-        except OSError:
-            continue  # Gone meanwhile.
-        if _is_listening(found, port):
-            yield found
-        else:
-            found.close()
-
-
-def _is_listening(found: socket.socket, port: int) -> bool:
-    return (
-        found.family in {socket.AF_INET, socket.AF_INET6}
-        and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
-        and found.getsockname()[1] == port
-    )
-
-
-def _shut(listeners: list[socket.socket]) -> None:
-    """Let no more connections come: they go to another worker that listens on the port, or are refused."""
-    while listeners:
-        with listeners.pop() as listener:
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 def _is_telling(record: logging.LogRecord) -> bool:

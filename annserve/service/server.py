@@ -75,7 +75,7 @@ class Server:
             shares_port=settings.is_worker,
             socket_folder=settings.socket_folder,
         )
-        self._transport.serve(SERVICE_NAME, self._servicer.calls())
+        self._transport.serve(SERVICE_NAME, self._servicer.methods())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport.rest)
         if settings.reflection:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -141,6 +141,10 @@ class Server:
             quiet_looks = 0 if self._servicer.calls_under_way else quiet_looks + 1
         await self.stop()
         await stopping
+
+    async def wait_until_lost(self) -> None:
+        """Return when no connections are taken any more, though nobody has stopped the server."""
+        await self._transport.wait_until_lost()
 
     async def stop(self) -> None:
         """Stop at once; calls under way are cancelled."""
@@ -210,7 +214,13 @@ async def _serve(
             ready(await server.start())
             if attend is not None:
                 attending = asyncio.create_task(attend(server))
-            await first.wait()
+            lost = asyncio.create_task(server.wait_until_lost())
+            signalled = asyncio.create_task(first.wait())
+            await asyncio.wait({lost, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            lost.cancel()
+            if not first.is_set():
+                # Whoever started this process starts another.
+                raise ConnectionAbortedError("gRPC has stopped serving by itself")
             draining = asyncio.create_task(server.drain())
             hurried = asyncio.create_task(second.wait())
             await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,7 @@ from annserve.service.admission import Admission, refuse
 from annserve.service.answers import Answers, Method, answer_into
 from annserve.service.call_log import CallLog
 from annserve.service.calls import CODES, abort, decoder, encode, logged_status
-from annserve.service.context import Call, Context
+from annserve.service.context import Call, Context, Served
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.service.status import status_of
@@ -67,15 +67,18 @@ class RecommendationServicer:
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
 
-    def calls(self) -> dict[str, Call]:
+    def methods(self) -> dict[str, Served]:
         """Return what answers each method.
 
         Bytes in, bytes out: an answer that is kept is found by the one and sent as the other, and bytes that do not
         decode are not left to grpc, which would answer UNKNOWN.
         """
         return {
-            **{method.name: self._call(method.name, self._answering(method)) for method in METHODS},
-            "BatchRecommend": self._call("BatchRecommend", self.batch_recommend),
+            **{
+                method.name: Served(self._call(method.name, self._answering(method)), self._kept(method))
+                for method in METHODS
+            },
+            "BatchRecommend": Served(self._call("BatchRecommend", self.batch_recommend)),
         }
 
     async def batch_recommend(self, data: bytes, context: Context) -> bytes:
@@ -111,6 +114,23 @@ class RecommendationServicer:
             raise DeadlineExceededError("waiting for its turn")
         margin = min(margin_seconds, remaining / 10)
         return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
+
+    def _kept(self, method: Method) -> Callable[[bytes, Context], bytes | None]:
+        measure = self._metrics.meter(f"{SERVICE_NAME}/{method.name}")
+
+        def kept(data: bytes, context: Context) -> bytes | None:
+            if self._traces is not None:
+                return None  # It begins with the call.
+            began = time.perf_counter()
+            answer = self._answers.kept(method, data)
+            if answer is not None:
+                seconds = time.perf_counter() - began
+                measure("OK", seconds)
+                if self._log.is_sampled():
+                    self._log.answered(method.name, request_id_of(context), seconds)
+            return answer
+
+        return kept
 
     def _call(self, name: str, method: _Answering) -> Call:
         measure = self._metrics.meter(f"{SERVICE_NAME}/{name}")

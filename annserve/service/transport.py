@@ -5,6 +5,7 @@ The servicer does not know which; see docs/decisions/0043-a-second-transport.md 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import grpc
 
 from annserve.domain.errors import InputError
-from annserve.service.context import Call
+from annserve.service.context import Served
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from annserve.service.listeners import is_listening, listening_fds
 from annserve.service.security import Security, is_loopback
 
 TransportName: TypeAlias = Literal["auto", "grpcio", "native"]
@@ -40,6 +42,8 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
+_LOOK_SECONDS: Final = 0.5
+
 
 class Transport(Protocol):
     """Serves methods of bytes on one address, from `listen` to `stop`, in one event loop."""
@@ -47,8 +51,8 @@ class Transport(Protocol):
     rest: grpc.aio.Server
     """Takes the handlers of all other services, before `start`: health, reflection."""
 
-    def serve(self, service: str, calls: Mapping[str, Call]) -> None:
-        """Answer the methods of ``service``, by name, with ``calls``; before `listen`, and once."""
+    def serve(self, service: str, methods: Mapping[str, Served]) -> None:
+        """Answer the ``methods`` of ``service``, by name; before `listen`, and once."""
         ...
 
     def listen(self, address: str) -> int:
@@ -64,6 +68,10 @@ class Transport(Protocol):
         """Answer calls."""
         ...
 
+    async def wait_until_lost(self) -> None:
+        """Return when it takes no connections any more, though nobody has stopped it."""
+        ...
+
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls, give those under way the time, then cancel them. Called again, it hurries."""
         ...
@@ -74,14 +82,15 @@ class GrpcioTransport:
 
     def __init__(self, security: Security, *, shares_port: bool) -> None:
         self._security = security
+        self._is_lost = False
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(shares_port))]
         self.rest = grpc.aio.server(interceptors=security.interceptors(), options=options)
 
-    def serve(self, service: str, calls: Mapping[str, Call]) -> None:
+    def serve(self, service: str, methods: Mapping[str, Served]) -> None:
         """Answer the methods of ``service``; see `Transport.serve`."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            name: grpc.unary_unary_rpc_method_handler(call) for name, call in calls.items()
+            name: grpc.unary_unary_rpc_method_handler(served.call) for name, served in methods.items()
         }
         # Not registered one by one: the loop waits for each registered method, at every call. Health registers itself,
         # so it does not queue behind the others.
@@ -89,15 +98,27 @@ class GrpcioTransport:
 
     def listen(self, address: str) -> int:
         """Take ``address``; see `Transport.listen`."""
-        return self._security.listen(self.rest, address)
+        self._port = self._security.listen(self.rest, address)
+        return self._port
 
     async def start(self) -> None:
         """Answer calls."""
         await self.rest.start()
 
+    async def wait_until_lost(self) -> None:
+        """Return when it takes no connections any more; see `Transport.wait_until_lost`.
+
+        grpc.aio stops for good, and tells nobody, when it is called by a path that is no UTF-8 (seen with 1.85).
+        """
+        fds = listening_fds(self._port)
+        while all(is_listening(fd, self._port) for fd in fds):
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._is_lost = True
+
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls; see `Transport.stop`."""
-        await self.rest.stop(grace_seconds)
+        if not self._is_lost:  # It would never return.
+            await self.rest.stop(grace_seconds)
 
 
 def chosen(name: TransportName, address: str, security: Security) -> Literal["grpcio", "native"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from edge_twin import TIMEOUT_SECONDS, Calls, TwinRecommender
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from hostile_frames import talk, wild_paths
 
 from annserve.domain.errors import InputError
 from annserve.service.server import Server
@@ -250,3 +252,20 @@ def test_second_signal_stops_at_once(program: Program) -> None:
     # Only the interpreter still waits for the thread that holds the gate.
     program.process.send_signal(signal.SIGUSR1)
     assert program.wait() < 5.0
+
+
+def test_server_that_grpc_has_stopped_ends_so_that_another_takes_its_place(
+    program: Program, transport: TransportName
+) -> None:
+    source = random.Random(0)
+
+    talk(program.address, wild_paths(source), source)
+
+    if transport == "native":
+        with grpc.insecure_channel(program.address) as channel:
+            under_way = service.RecommendationServiceStub(channel).Similar.future(SIMILAR, timeout=TIMEOUT_SECONDS)
+            assert program.output.readline() == "entered\n"
+            program.process.send_signal(signal.SIGUSR1)
+            assert under_way.result().recommendations.results
+    else:
+        assert program.process.wait(TIMEOUT_SECONDS) != 0
