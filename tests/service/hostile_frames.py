@@ -143,7 +143,7 @@ def wild_metadata(source: random.Random) -> bytes:
 
 def wild_paths(source: random.Random) -> bytes:
     """Return calls of methods whose names are no UTF-8."""
-    path = PATH.encode()[: source.randrange(len(PATH))] + bytes(source.choices(range(128, 256), k=3))
+    path = b"/" + bytes(source.choices(range(128, 256), k=8)) + b"/x"
     head = HEAD.replace(literal(":path", PATH), b"\x00\x05:path" + bytes((len(path),)) + path)
     return HELLO + b"".join(call(stream, head=head) for stream in range(1, 10, 2))
 
