@@ -49,7 +49,7 @@ from annserve_client import Client
 
 METHOD_PATH = "/annserve.v1.RecommendationService/Similar"
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 ROUND_SECONDS = 120.0
 ENGINE_QUERIES = 2_000
 K = 10

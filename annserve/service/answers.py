@@ -237,11 +237,15 @@ def _assembled(found: Found, basis: Basis) -> bytes:
         return body
     if found.source is CacheSource.NONE and basis.age_seconds is None:
         return body + _MADE_NOW
-    info = parts.ServingInfo()
+    # The field is the same in every response; filled in place, it is not copied.
+    response = messages.SimilarResponse()
+    info = response.serving_info
     info.cache.source = _SOURCES[found.source]
     if found.source is not CacheSource.NONE:
-        info.cache.age.FromNanoseconds(round((time.monotonic() - found.made_at) * 1e9))
+        seconds = time.monotonic() - found.made_at
+        age = info.cache.age
+        age.seconds = int(seconds)
+        age.nanos = int((seconds - age.seconds) * 1e9)
     if basis.age_seconds is not None:
         info.catalog_age.FromNanoseconds(round(basis.age_seconds * 1e9))
-    # The field is the same in every response.
-    return body + messages.SimilarResponse(serving_info=info).SerializeToString()
+    return body + response.SerializeToString()
