@@ -25,33 +25,11 @@ NO_ANSWER = -1
 """The status of a call that was not answered in time, or whose stream was reset."""
 
 # The letters of a status and of its name in Huffman's code (RFC 7541, appendix B).
-_HUFFMAN = dict(
-    zip(
-        "acgprstu-0123456789",
-        [
-            "00011",
-            "00100",
-            "100110",
-            "101011",
-            "101100",
-            "01000",
-            "01001",
-            "101101",
-            "010110",
-            "00000",
-            "00001",
-            "00010",
-            "011001",
-            "011010",
-            "011011",
-            "011100",
-            "011101",
-            "011110",
-            "011111",
-        ],
-        strict=True,
-    )
+_CODES = (
+    *("00011", "00100", "100110", "101011", "101100", "01000", "01001", "101101", "010110"),
+    *("00000", "00001", "00010", "011001", "011010", "011011", "011100", "011101", "011110", "011111"),
 )
+_HUFFMAN = dict(zip("acgprstu-0123456789", _CODES, strict=True))
 
 
 def _coded(text: str) -> bytes:
