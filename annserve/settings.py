@@ -184,6 +184,10 @@ class Settings(BaseSettings):
         default=None,
         description="Whether gRPC reflection lists the services to tools; without it only on loopback.",
     )
+    transport: Literal["auto", "grpcio", "native"] = Field(
+        default="auto",
+        description="What speaks HTTP/2: grpcio, native (needs annserve[native], no TLS), or auto: native on loopback.",
+    )
     insecure: bool = Field(
         default=False,
         description="Whether other machines may be served without TLS: where something before annserve has it.",

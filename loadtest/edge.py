@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
-"""What a Similar call costs: server CPU per call (all threads), calls a second, p50 and p99, driven by h2load.
+"""What a Similar call costs on each transport: server CPU per call (all threads), calls a second, p50 and p99.
 
-Compares `annserve serve` on a snapshot with the same edge without an engine and with an empty handler, each one process
-on a free loopback port, first with many calls in flight (throughput), then with one (latency). Then measures the engine
-alone, in this process, beside hnswlib called directly with the same queries.
+Compares `annserve serve` on a snapshot, its answers kept and not, with one and two workers, with the same edge without
+an engine and with an empty handler on the same transport, each a server of its own on a free loopback port. Requests
+are all different, or Zipf-distributed (1.1) where answers are kept; many are in flight (throughput), then one
+(latency), then half as many a second as were answered at best, at random moments. The ceiling of a transport is an
+empty handler and hnswlib alone, one after another. Where there are two processors, servers of one process have the
+one and the client the other.
 
-    make serve   # once: trains on the bundled data; or --random 100000, which takes minutes to build
-    .venv/bin/python loadtest/edge.py [--json]
+    .venv/bin/python loadtest/edge.py --random 100000 [--transport native] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import functools
+import itertools
 import os
 import re
 import shutil
@@ -29,8 +34,10 @@ from typing import Any
 import grpc
 import hnswlib
 import numpy as np
+import numpy.typing as npt
 import psutil
 from google.protobuf.message import Message
+from open_loop import OK, Call, Connection, Outcomes, send_at
 
 from annserve.cli.output import print_json, print_rows
 from annserve.domain.model import Model
@@ -45,7 +52,7 @@ from annserve_client import Client
 
 METHOD_PATH = "/annserve.v1.RecommendationService/Similar"
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 ROUND_SECONDS = 120.0
 ANSWERED_SHARE = 0.98
 ENGINE_QUERIES = 2_000
@@ -60,48 +67,34 @@ def main() -> None:
         "--random", type=int, metavar="ITEMS", help="build and use a random snapshot of this many items"
     )
     parser.add_argument("--dimension", type=int, default=64, help="of the random snapshot")
+    parser.add_argument("--transport", choices=["grpcio", "native"], action="append", help="else both")
+    parser.add_argument("--workers", type=int, action="append", help="how many processes serve; else 1, then 2")
     parser.add_argument("--calls", type=int, default=20_000, help="calls a round with many in flight; a tenth with one")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each, the median counts")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--streams", type=int, default=8, help="calls in flight on each connection")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    if shutil.which("h2load") is None:
-        sys.exit("h2load is missing: `apt-get install nghttp2-client`, or `brew install nghttp2`")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.snapshots
         if arguments.random:
             folder = Path(scratch) / "snapshots"
             build_snapshot(random_model(arguments.random, arguments.dimension), SnapshotStore(folder))
-        report(arguments, folder, Path(scratch))
+        report(arguments, folder)
 
 
-def report(arguments: argparse.Namespace, folder: Path, scratch: Path) -> None:
+def report(arguments: argparse.Namespace, folder: Path) -> None:
     """Measure the servers and the engine on the snapshot in ``folder``, and print both."""
     store = SnapshotStore(folder)
     snapshot_id = store.current_id()
     if snapshot_id is None:
         sys.exit(f"no snapshot in {folder}: `annserve train --demo` makes one, or give --random 100000")
     snapshot = load_snapshot(store.path(snapshot_id))
-    seeds = np.random.default_rng(0).integers(0, len(snapshot.items), arguments.rounds)
-    requests = [messages.SimilarRequest(item_ids=[snapshot.items.id(int(row))]) for row in seeds]
-    bodies = [write_body(scratch / f"body-{number}", request) for number, request in enumerate(requests)]
-    annserve = shutil.which("annserve", path=str(Path(sys.executable).parent)) or "annserve"
-    servers: dict[str, Callable[[str], list[str]]] = {
-        "empty handler": lambda address: [sys.executable, STAND_IN, "empty", address],
-        "edge without engine": lambda address: [sys.executable, STAND_IN, "edge", address],
-        "annserve serve": lambda address: [
-            *("env", "ANNSERVE_ANSWER_TTL_MS=0", annserve, "serve", "--workers", "1"),
-            *("--address", address, "--snapshots", str(folder)),
-        ],
-        "annserve serve, answers kept": lambda address: [
-            *(annserve, "serve", "--workers", "1", "--address", address, "--snapshots", str(folder)),
-        ],
-    }
-    calls = [measured(name, command, bodies, arguments) for name, command in servers.items()]
-    rows = [row for pair in calls for row in pair]
     engine = engine_us(snapshot)
+    rows: list[dict[str, Any]] = []
+    for transport in arguments.transport or ("grpcio", "native"):
+        rows += rows_of(transport, snapshot, folder, engine.get("hnswlib_us", 0.0), arguments)
     if arguments.json:
         shape = {"item_count": len(snapshot.items), "dimension": snapshot.item_vectors.shape[1]}
         print_json({"snapshot": shape, "calls": rows, "engine": engine})
@@ -111,21 +104,144 @@ def report(arguments: argparse.Namespace, folder: Path, scratch: Path) -> None:
     print_rows([engine], as_json=False)
 
 
-def measured(
-    name: str, command: Callable[[str], list[str]], bodies: Sequence[Path], arguments: argparse.Namespace
+def rows_of(
+    transport: str, snapshot: Snapshot, folder: Path, search_us: float, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Return one row with many calls in flight and one with a single call, from a server of its own."""
-    rows = []
-    with serving(command) as (address, pid):
-        drive(address, pid, bodies[0], 1_000, 1, 1)  # Warm-up: imports, first connections.
-        for calls, connections, streams in (
-            (arguments.calls, arguments.connections, arguments.streams),
-            (arguments.calls // 10, 1, 1),
-        ):
-            rounds = [drive(address, pid, body, calls, connections, streams) for body in bodies]
-            median = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-            rows.append({"server": name, "in_flight": connections * streams, **median})
-    return rows
+    """Return the rows of one transport."""
+    stand_in = [sys.executable, STAND_IN]
+    tail = ["--transport", transport]
+    different, skewed = (requests_of(snapshot, arguments.calls, exponent) for exponent in (None, 1.1))
+    empty = measured(lambda address: [*stand_in, "empty", address, *tail], different, arguments)
+    edge = measured(lambda address: [*stand_in, "edge", address, *tail], different, arguments)
+    servers = [("empty handler", 1, empty, 0.0), ("edge without engine", 1, edge, 0.0)]
+    for workers in arguments.workers or (1, 2):
+
+        def command(address: str, ttl_ms: int, workers: int = workers) -> list[str]:
+            annserve = shutil.which("annserve", path=str(Path(sys.executable).parent)) or "annserve"
+            serve = [annserve, "serve", "--workers", str(workers), "--address", address, "--snapshots", str(folder)]
+            return ["env", f"ANNSERVE_ANSWER_TTL_MS={ttl_ms}", *serve, *tail]
+
+        made = measured(lambda address: command(address, 0), different, arguments, workers)
+        kept = measured(lambda address: command(address, 600_000), skewed, arguments, workers)
+        servers += [("annserve", workers, made, search_us), ("annserve, answers kept, Zipf", workers, kept, 0.0)]
+    ceiling_us = empty["cpu_us_per_call"]
+    return [
+        {
+            "transport": transport,
+            "server": name,
+            "workers": workers,
+            **figures,
+            "of_ceiling": round((ceiling_us + beside_us) / figures["cpu_us_per_call"], 3),
+        }
+        for name, workers, figures, beside_us in servers
+    ]
+
+
+def requests_of(snapshot: Snapshot, count: int, exponent: float | None) -> list[bytes]:
+    """Return requests about items at random: uniformly, or by rank to the power of minus ``exponent``."""
+    random, item_count = np.random.default_rng(0), len(snapshot.items)
+    weights = None if exponent is None else np.arange(1, item_count + 1, dtype=float) ** -exponent
+    rows = random.choice(item_count, count, p=None if weights is None else weights / weights.sum())
+    return [messages.SimilarRequest(item_ids=[snapshot.items.id(int(row))]).SerializeToString() for row in rows]
+
+
+class Asking(Connection):
+    """Asks one request after another, so many at a time."""
+
+    def __init__(self, authority: str, requests: Sequence[bytes]) -> None:
+        super().__init__(authority, timeout_seconds=5.0)
+        self._asked = [Call(METHOD_PATH, request) for request in requests]
+        self._next_call = self._until = 0
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ask(self, count: int, at_once: int) -> None:
+        """Make ``count`` calls; `finished` is done after the last."""
+        self.finished = asyncio.get_running_loop().create_future()
+        self._until = self._next_call + count
+        for _ in range(min(at_once, count)):
+            self._ask_next()
+
+    def _ask_next(self) -> None:
+        self._next_call += 1
+        self.send(self._asked[self._next_call % len(self._asked)], time.monotonic())
+
+    def _end(self, stream: int, status: int) -> None:
+        super()._end(stream, status)
+        if self._next_call < self._until:
+            self._ask_next()
+        elif not self.under_way and not self.finished.done():
+            self.finished.set_result(None)
+
+
+def measured(
+    command: Callable[[str], list[str]], requests: Sequence[bytes], arguments: argparse.Namespace, workers: int = 1
+) -> dict[str, float]:
+    """Return what calls of a server of its own cost, and how long they take."""
+    processors = sorted(os.sched_getaffinity(0))
+    pinned = workers == 1 and len(processors) > 1
+    with serving(lambda address: [*(["taskset", "-c", str(processors[0])] * pinned), *command(address)]) as (
+        address,
+        pid,
+    ):
+        if pinned:
+            os.sched_setaffinity(0, processors[1:])
+        try:
+            rounds = [asyncio.run(one_round(address, pid, requests, arguments)) for _ in range(arguments.rounds + 1)]
+        finally:
+            os.sched_setaffinity(0, processors)
+    # The first was to warm up: imports, connections, what is kept.
+    return {name: round(statistics.median(one[name] for one in rounds[1:]), 3) for name in rounds[0]}
+
+
+async def one_round(
+    address: str, pid: int, requests: Sequence[bytes], arguments: argparse.Namespace
+) -> dict[str, float]:
+    """Return the figures of one round: many calls in flight, one, and calls at random moments."""
+    host, _, port = address.rpartition(":")
+    loop, each = asyncio.get_running_loop(), arguments.calls // arguments.connections
+    callers = []
+    for number in range(arguments.connections):
+        begin = functools.partial(Asking, address, [*requests[number * each :], *requests[: number * each]])
+        _, caller = await loop.create_connection(begin, host, int(port))
+        callers.append(caller)
+    await asyncio.sleep(0.1)  # The server's settings arrive.
+    cpu_before, before = cpu_seconds(pid), time.monotonic()
+    for caller in callers:
+        caller.ask(each, arguments.streams)
+    await asyncio.gather(*(caller.finished for caller in callers))
+    seconds, cpu = time.monotonic() - before, cpu_seconds(pid) - cpu_before
+    many = taken(callers)
+    callers[0].ask(arguments.calls // 10, 1)
+    await callers[0].finished
+    one = taken(callers)
+    rate = len(many) / seconds
+    gaps = np.random.default_rng(1).exponential(2.0 / rate, round(rate))
+    calls = itertools.cycle(Call(METHOD_PATH, request) for request in requests)
+    half = await send_at(callers, calls, np.cumsum(gaps).tolist())
+    answered = [seconds for seconds, status in zip(half.seconds, half.statuses, strict=True) if status == OK]
+    for caller in callers:
+        caller.close()
+    return {
+        "calls_per_second": rate,
+        "cpu_us_per_call": cpu / len(many) * 1e6,
+        "p50_ms": float(np.percentile(many, 50)),
+        "p99_ms": float(np.percentile(many, 99)),
+        "alone_p50_ms": float(np.percentile(one, 50)),
+        "half_peak_p99_ms": float(np.percentile(answered, 99)) * 1e3,
+        "half_peak_refused": 1.0 - len(answered) / len(half.statuses),
+    }
+
+
+def taken(callers: Sequence[Connection]) -> npt.NDArray[np.float64]:
+    """Return how long the calls took that ended since the last look, in milliseconds; all must have been answered."""
+    joined = Outcomes()
+    for caller in callers:
+        joined.statuses += caller.outcomes.statuses
+        joined.seconds += caller.outcomes.seconds
+        caller.outcomes = Outcomes()
+    if bad := [status for status in joined.statuses if status != OK]:
+        raise RuntimeError(f"{len(bad)} of {len(joined.statuses)} calls were not answered: status {bad[0]}")
+    return np.array(joined.seconds) * 1e3
 
 
 @contextmanager

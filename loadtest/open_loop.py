@@ -26,8 +26,23 @@ OK = 0
 NO_ANSWER = -1
 """The status of a call that was not answered in time, or whose stream was reset."""
 
-# Without a table of headers the server writes each in full.
-_STATUS = re.compile(rb"grpc-status.(\d+)", re.DOTALL)
+# The letters of a status and of its name in Huffman's code (RFC 7541, appendix B).
+_CODES = (
+    *("00011", "00100", "100110", "101011", "101100", "01000", "01001", "101101", "010110"),
+    *("00000", "00001", "00010", "011001", "011010", "011011", "011100", "011101", "011110", "011111"),
+)
+_HUFFMAN = dict(zip("acgprstu-0123456789", _CODES, strict=True))
+
+
+def _coded(text: str) -> bytes:
+    bits = "".join(_HUFFMAN[letter] for letter in text)
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+# Without a table of headers the server writes each in full, as it is or in Huffman's code.
+_CODED_STATUSES = {_coded(str(status)): status for status in range(17)}
+_STATUS = re.compile(rb"grpc-status.(\d+)|" + re.escape(_coded("grpc-status")) + b"([\x81-\x82])(..?)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +141,8 @@ class Connection(asyncio.Protocol):
         if kind == HEADERS:
             found = _STATUS.search(payload)
             if found:
-                self._statuses[stream] = int(found[1])
+                plain, length, coded = found.groups()
+                self._statuses[stream] = int(plain) if plain else _CODED_STATUSES[coded[: length[0] & 0x7F]]
         elif kind == RST_STREAM:
             self._end(stream, self._statuses.pop(stream, NO_ANSWER))
             return

@@ -7,14 +7,15 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-import grpc
-
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, Query, SearchPath, Source
-from annserve.service.server import OPTIONS, Served, serve
+from annserve.service.context import Context, ServedMethod
+from annserve.service.security import Security
+from annserve.service.server import Served, serve
 from annserve.service.servicer import SERVICE_NAME
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import TransportName, transport_of
 from annserve.v1 import recommendation_service_pb2 as messages
 
 
@@ -46,23 +47,19 @@ class CannedRecommender:
         return self._answer
 
 
-async def serve_empty(address: str) -> None:
-    """Serve a Similar that returns an empty message: what grpc.aio itself costs."""
+async def serve_empty(address: str, transport: TransportName) -> None:
+    """Serve a Similar that reads its request and returns an empty message: what the transport itself costs."""
     response = messages.SimilarResponse()
 
-    async def similar(_request: messages.SimilarRequest, _context: object) -> messages.SimilarResponse:
-        return response
+    async def similar(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:  # noqa: ARG001 - as it is called
+        messages.SimilarRequest.FromString(data)
+        return response.SerializeToString()
 
-    handler = grpc.unary_unary_rpc_method_handler(
-        similar,
-        request_deserializer=messages.SimilarRequest.FromString,
-        response_serializer=messages.SimilarResponse.SerializeToString,
-    )
-    server = grpc.aio.server(options=OPTIONS)
-    server.add_registered_method_handlers(SERVICE_NAME, {"Similar": handler})
-    server.add_insecure_port(address)
+    server = transport_of(transport, address, Security(), shares_port=False)
+    server.serve(SERVICE_NAME, {"Similar": ServedMethod(similar)})
+    server.listen(address)
     await server.start()
-    await server.wait_for_termination()
+    await asyncio.Event().wait()
 
 
 def main() -> None:
@@ -70,11 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["empty", "edge"])
     parser.add_argument("address")
+    parser.add_argument("--transport", choices=["grpcio", "native"], default="grpcio")
     arguments = parser.parse_args()
     if arguments.kind == "empty":
-        asyncio.run(serve_empty(arguments.address))
+        asyncio.run(serve_empty(arguments.address, arguments.transport))
     else:
-        serve(ServerSettings(address=arguments.address), nullcontext(Served(recommender=CannedRecommender())))
+        settings = ServerSettings(address=arguments.address, transport=arguments.transport)
+        serve(settings, nullcontext(Served(recommender=CannedRecommender())))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ compile() {
     .venv/bin/uv --quiet pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
         --no-emit-index-url "$@"
 }
-compile --extra dev --extra otel --extra plots requirements/build.in pyproject.toml -o requirements/dev.txt
+compile --extra dev --extra native --extra otel --extra plots requirements/build.in pyproject.toml -o requirements/dev.txt
 compile --constraint requirements/dev.txt requirements/build.in -o requirements/build.txt
-compile --constraint requirements/dev.txt --extra otel requirements/build.in pyproject.toml -o requirements/runtime.txt
+compile --constraint requirements/dev.txt --extra native --extra otel requirements/build.in pyproject.toml -o requirements/runtime.txt
 compile --constraint requirements/dev.txt --extra loadtest pyproject.toml -o requirements/loadtest.txt

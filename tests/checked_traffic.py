@@ -173,7 +173,7 @@ class Traffic:
         return [call for call in self.calls if begun <= call.begun < ended]
 
     def _flow(self, number: int, stopping: threading.Event) -> None:
-        chance = random.Random(number)  # noqa: S311 - questions, no secret
+        chance = random.Random(number)
         interval = self.clients / self.rate
         with Client(self.address, timeout_seconds=self.timeout_seconds) as client:
             # No two at the same moment.

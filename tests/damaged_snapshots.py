@@ -33,7 +33,7 @@ def damaged(root: Path, snapshot_id: str, damage: Damage, seed: int) -> Iterator
         path.chmod(0o755 if path.is_dir() else 0o644)
     try:
         _seal(folder, read_manifest(folder).model_copy(update={"snapshot_id": own_id}))
-        damage(folder, random.Random(seed))  # noqa: S311 - which damage, no secret
+        damage(folder, random.Random(seed))
         yield own_id
     finally:
         shutil.rmtree(folder)

@@ -71,7 +71,7 @@ async def calls_beside_a_stopped_worker(
 
 async def _paced(client: AsyncClient, count: int, rate: float) -> list[tuple[float, bool]]:
     """Make ``count`` calls, each at its time whatever became of others; gives the seconds since then, and failure."""
-    chance = random.Random(count)  # noqa: S311 - questions, no secret
+    chance = random.Random(count)
     begun = time.monotonic()
 
     async def call(at: float) -> tuple[float, bool]:

@@ -82,7 +82,7 @@ def rigged(
 
 def kill_workers(rig: Rig, count: int, interval_seconds: float) -> list[float]:
     """Kill a worker by SIGKILL every so often; return after how many seconds each had a successor that serves."""
-    chance = random.Random(count)  # noqa: S311 - which one, no secret
+    chance = random.Random(count)
     wanted = len(rig.instance.serving(rig.admin))
     back = []
     for _ in range(count):

@@ -96,7 +96,7 @@ def _bound(process: subprocess.Popen[bytes], said: Path) -> str:
 
 def load_items(uri: str, item_ids: Sequence[str]) -> None:
     """Write a document for each item: prices from 0 to 100 in no order, everything in stock."""
-    prices = random.Random(0).sample(range(len(item_ids)), len(item_ids))  # noqa: S311 - data, no secret
+    prices = random.Random(0).sample(range(len(item_ids)), len(item_ids))
     with MongoClient[dict[str, Any]](uri) as client:
         items = client[DATABASE]["items"]
         items.delete_many({})
@@ -133,7 +133,7 @@ def known_leaf() -> Filter | None:
 
 def unknown_leaf() -> Filter | None:
     """Ask for one in a hundred items, other ones every time."""
-    price = 99 * random.random()  # noqa: S311 - a number, no secret
+    price = 99 * random.random()
     return field("price").within(minimum=price, below=price + 1)
 
 
@@ -155,7 +155,7 @@ class Traffic:
 
     def __init__(self, address: str, item_ids: Sequence[str], rates: Mapping[str, float]) -> None:
         self.calls: list[Call] = []
-        self._random = random.Random(1)  # noqa: S311 - questions, no secret
+        self._random = random.Random(1)
         self._item_ids = item_ids
         self._rates = rates
         self._under_way: set[asyncio.Task[object]] = set()

@@ -108,9 +108,9 @@ class SharedCache:
         """About what the worker itself keeps."""
         return int(self._kept.currsize)
 
-    def get(self, key: bytes) -> Found | None:
-        """Return the value of ``key`` unless it has expired; never waits."""
-        entry, source = self._find(key, None)
+    def get(self, key: bytes, holds: Holds | None = None) -> Found | None:
+        """Return the value of ``key`` unless it has expired, or does not hold; never waits."""
+        entry, source = self._find(key, holds)
         return None if entry is None or time.monotonic() >= entry.expires_at else self._hit(entry, source)
 
     def put(self, key: bytes, value: bytes, made_at: float, ttl_seconds: float, stale_seconds: float = 0.0) -> None:

@@ -21,6 +21,7 @@ from annserve.cli.placement_source import check_placements, has_placements
 from annserve.cli.securing import security_of
 from annserve.cli.supervising import ADDRESS_PLACE, GREETING
 from annserve.domain.errors import InputError
+from annserve.service.transport import chosen
 from annserve.snapshot.snapshot import load_current
 from annserve.snapshot.store import SnapshotStore
 
@@ -64,6 +65,10 @@ def serve_command(
         bool,
         typer.Option("--canary", help="Take what CANARY names there, before others do. [env: ANNSERVE_PULL_CANARY]"),
     ] = False,
+    transport: Annotated[
+        str | None,
+        typer.Option(metavar="auto|grpcio|native", help="What speaks HTTP/2 with callers. [env: ANNSERVE_TRANSPORT]"),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -106,6 +111,7 @@ def serve_command(
         "admin_address": admin_address,
         "pull_from": pull_from,
         "pull_canary": "true" if canary else None,
+        "transport": transport,
         "insecure": "true" if insecure else None,
         "shared_cache": None if shared_cache is None else str(shared_cache).lower(),
         "catalog": None if source is None else source.address,
@@ -117,7 +123,9 @@ def serve_command(
     settings.cache_clear()
     known = settings()  # Says which of them cannot be.
     check_placements(known, source)
-    security_of(known).check(known.address)
+    security = security_of(known)
+    security.check(known.address)
+    chosen(known.transport, known.address, security)
     if known.traces and find_spec("opentelemetry") is None:
         raise InputError("ANNSERVE_TRACES needs OpenTelemetry: pip install 'annserve[otel]'")
     sys.stdout.flush()

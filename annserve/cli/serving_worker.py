@@ -59,6 +59,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     log = configure_logs(f"worker {post.slot}", settings.log_level, settings.log_format, in_thread=True)
     server_settings = ServerSettings(
         address=orders.address,
+        transport=settings.transport,
         deadline_max_ms=settings.deadline_max_ms,
         drain_grace_ms=settings.drain_grace_ms,
         answer_ttl_ms=settings.answer_ttl_ms,
@@ -67,6 +68,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         security=security_of(settings),
         calls_max=settings.calls_max,
         log_share=settings.log_share,
+        socket_folder=orders.runtime_folder,
         is_worker=True,
     )
     hot = HotRequests()

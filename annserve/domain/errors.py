@@ -170,6 +170,8 @@ class OverloadedError(AnnserveError):
     """For searches that take long."""
     CALLS: ClassVar = "calls"
     """Those that may be under way."""
+    TIME: ClassVar = "time"
+    """For calls that waited for their turn as long as any should take."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"too much is asked at once, short of {cause}; another worker may have time", cause=cause)

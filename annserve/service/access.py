@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Never
 
 import grpc
 
 from annserve.domain.errors import AnnserveError, PermissionDeniedError, RateLimitedError, UnauthenticatedError
 from annserve.service.access_keys import AccessKey, AccessKeys, Scope
-from annserve.service.calls import Context, abort
+from annserve.service.calls import abort
+from annserve.service.context import Call, Context
 from annserve.service.request_id import request_id_of
 from annserve.service.status import status_of
 
@@ -69,6 +70,18 @@ class AccessControl(grpc.aio.ServerInterceptor):
             return _refusing(error)
         return await continuation(handler_call_details)
 
+    def guarded(self, method: str, call: Call) -> Call:
+        """Return what does as ``call``, of the method at that path, for those who may call it."""
+
+        async def guard(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:
+            try:
+                self.check(method, context.invocation_metadata() or ())
+            except AnnserveError as error:
+                await _refuse(error, context)
+            return await call(data, context, waited_seconds)
+
+        return guard
+
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Raise UnauthenticatedError, PermissionDeniedError or RateLimitedError, unless the call may go on."""
         if method.startswith(_OPEN):
@@ -115,7 +128,11 @@ def _scope(method: str) -> Scope | None:
 
 def _refusing(error: AnnserveError) -> grpc.RpcMethodHandler[Any, Any]:
     async def refuse(_request: bytes, context: Context) -> bytes:
-        request_id = request_id_of(context)
-        await abort(context, status_of(error, request_id), request_id)
+        await _refuse(error, context)
 
     return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+async def _refuse(error: AnnserveError, context: Context) -> Never:
+    request_id = request_id_of(context)
+    await abort(context, status_of(error, request_id), request_id)

@@ -11,7 +11,8 @@ from grpc_reflection.v1alpha import reflection
 from annserve.domain.errors import InputError
 from annserve.service.admin_servicer import SERVICE_NAME, AdminServicer, Operated
 from annserve.service.security import Security, is_loopback
-from annserve.service.server import OPTIONS, bindable
+from annserve.service.server import bindable
+from annserve.service.transport import OPTIONS
 
 REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
 """Room for 1,000 items with vectors of 4,096 numbers."""

@@ -22,7 +22,7 @@ from annserve.domain.errors import (
 from annserve.service import admin_convert as convert
 from annserve.service import placement_messages
 from annserve.service.admin import CacheAdmin, FreshItems, Instance, PlacementAdmin
-from annserve.service.calls import CODES, Context, Request, abort, decoder, encode, logged_status
+from annserve.service.calls import CODES, Request, abort, decoder, encode, logged_status
 from annserve.service.request_id import request_id_of
 from annserve.service.snapshot_changes import SnapshotChanges
 from annserve.service.user_eraser import UserEraser
@@ -218,7 +218,9 @@ class AdminServicer:
     ) -> grpc.RpcMethodHandler[Any, Any]:
         name = request_type.DESCRIPTOR.name.removesuffix("Request")
 
-        async def call(request: Request | InvalidArgumentError, context: Context) -> Response:
+        async def call(
+            request: Request | InvalidArgumentError, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> Response:
             outcome = "cancelled"
             try:
                 if isinstance(request, InvalidArgumentError):

@@ -14,7 +14,8 @@ import grpc
 from google.rpc import error_details_pb2
 
 from annserve.domain.errors import OverloadedError
-from annserve.service.calls import Context
+from annserve.service.calls import DETAILS
+from annserve.service.context import Context
 from annserve.service.status import status_of
 
 _VARIANTS: Final = 16
@@ -23,17 +24,23 @@ _VARIANTS: Final = 16
 _Reply: TypeAlias = tuple[str, tuple[tuple[str, str | bytes], ...]]
 
 
+WAIT_SECONDS_MAX: Final = 0.02
+"""How long a call may have waited for its turn, where that is known: later ones would wait as long for nothing."""
+
+
 class Admission:
-    """Bounds how many calls a worker has under way."""
+    """Bounds how many calls a worker has under way, and how long they waited to be begun."""
 
     def __init__(self, calls_max: int) -> None:
         """Let in ``calls_max`` calls at a time."""
         self._calls_max = calls_max
 
-    def check(self, calls_under_way: int) -> None:
-        """Raise OverloadedError when a call is one too many, itself included in ``calls_under_way``."""
+    def check(self, calls_under_way: int, waited_seconds: float) -> None:
+        """Raise OverloadedError when a call is one too many, itself included in ``calls_under_way``, or is late."""
         if calls_under_way > self._calls_max:
             raise OverloadedError(OverloadedError.CALLS)
+        if waited_seconds > WAIT_SECONDS_MAX:
+            raise OverloadedError(OverloadedError.TIME)
 
 
 async def refuse(context: Context, error: OverloadedError) -> Never:
@@ -53,4 +60,4 @@ def _reply(error: OverloadedError) -> _Reply:
     detail.Unpack(retry)
     pushback_ms = str(retry.retry_delay.ToMilliseconds())
     details = status.SerializeToString()
-    return status.message, (("grpc-status-details-bin", details), ("grpc-retry-pushback-ms", pushback_ms))
+    return status.message, ((DETAILS, details), ("grpc-retry-pushback-ms", pushback_ms))

@@ -107,6 +107,26 @@ class Answers:
         """
         return await self._answered(method, data, deadline, is_asked=True)
 
+    def kept(self, method: Method, data: bytes) -> bytes | None:
+        """Return the encoded answer to ``data`` if it is kept and has not expired; None where it has to be made."""
+        cache, plan = self._cache, self._plans.get((method.name, data))
+        if cache is None or plan is None:
+            return None
+        query = plan.query
+        basis = self._recommender.basis(query)
+        if basis is None:
+            return None
+        found = cache.get(plan.prefix + _encoded(basis.versions), self._holds if query.options.read_mask else None)
+        if found is None:
+            return None
+        self._note(method, data, plan, found)
+        return _assembled(found, basis)
+
+    def _note(self, method: Method, data: bytes, plan: _Plan, found: Found) -> None:
+        # What says anything of a user is never asked for anybody else.
+        request = (method.name, data) if plan.query.mode is Mode.SIMILAR else None
+        self._asked.note(plan.item_ids, found.source is not CacheSource.NONE, request)
+
     async def _answered(self, method: Method, data: bytes, deadline: Deadline, *, is_asked: bool) -> bytes:
         cache, plan = self._cache, self._plans.get((method.name, data))
         query = self._query(method, data) if plan is None else plan.query
@@ -121,23 +141,18 @@ class Answers:
         async def compute() -> Made:
             return await self._made(method, query, basis, deadline)
 
-        def holds(value: bytes) -> bool:
-            return self._holds(value)
-
         found = await cache.get_or_compute(
             plan.prefix + _encoded(basis.versions),
             compute,
             plan.ttl_seconds,
             plan.stale_seconds,
             wait_seconds=deadline.at - time.monotonic(),
-            holds=holds if query.options.read_mask else None,
+            holds=self._holds if query.options.read_mask else None,
         )
         if is_asked:
             if (trace := current_trace.get()) is not None:
                 trace.note("cache", found.source.name.lower())
-            # What says anything of a user is never asked for anybody else.
-            request = (method.name, data) if query.mode is Mode.SIMILAR else None
-            self._asked.note(plan.item_ids, found.source is not CacheSource.NONE, request)
+            self._note(method, data, plan, found)
         return _assembled(found, basis)
 
     def _query(self, method: Method, data: bytes) -> Query:
@@ -222,11 +237,15 @@ def _assembled(found: Found, basis: Basis) -> bytes:
         return body
     if found.source is CacheSource.NONE and basis.age_seconds is None:
         return body + _MADE_NOW
-    info = parts.ServingInfo()
+    # The field is the same in every response; filled in place, it is not copied.
+    response = messages.SimilarResponse()
+    info = response.serving_info
     info.cache.source = _SOURCES[found.source]
     if found.source is not CacheSource.NONE:
-        info.cache.age.FromNanoseconds(round((time.monotonic() - found.made_at) * 1e9))
+        seconds = time.monotonic() - found.made_at
+        age = info.cache.age
+        age.seconds = int(seconds)
+        age.nanos = int((seconds - age.seconds) * 1e9)
     if basis.age_seconds is not None:
         info.catalog_age.FromNanoseconds(round(basis.age_seconds * 1e9))
-    # The field is the same in every response.
-    return body + messages.SimilarResponse(serving_info=info).SerializeToString()
+    return body + response.SerializeToString()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import grpc
+from typing import TYPE_CHECKING, TypeAlias
 
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import DeadlineExceededError, OverloadedError
 from annserve.domain.tracing import current_trace
 from annserve.service.admission import Admission, refuse
 from annserve.service.call_log import CallLog
-from annserve.service.calls import CODES, Context, abort
+from annserve.service.calls import CODES, abort
+from annserve.service.context import Call, Context
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.service.status import status_of
@@ -21,7 +20,7 @@ from annserve.service.status import status_of
 if TYPE_CHECKING:
     from annserve.service.traces import Traces
 
-Call: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
+Answering: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 class CallHandling:
@@ -54,8 +53,7 @@ class CallHandling:
         Raises:
             DeadlineExceededError: it is up.
         """
-        # None where the caller set no deadline; the stubs do not know.
-        remaining: float | None = context.time_remaining()
+        remaining = context.time_remaining()
         if remaining is None:
             return Deadline.after(self._deadline_max_seconds)
         if remaining <= 0.0:
@@ -63,14 +61,14 @@ class CallHandling:
         margin = min(margin_seconds, remaining / 10)
         return Deadline.after(min(remaining - margin, self._deadline_max_seconds))
 
-    def handler(self, service: str, name: str, method: Call) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return what grpc needs to serve a method: bytes in, bytes out.
+    def call(self, service: str, name: str, method: Answering) -> Call:
+        """Return what answers calls of a method: bytes in, bytes out.
 
-        The generated registration is not used: bytes that do not decode would be answered UNKNOWN by grpc itself.
+        Bytes that do not decode are the method's to refuse: grpc would answer UNKNOWN.
         """
         measure = self._metrics.meter(f"{service}/{name}")
 
-        async def call(data: bytes, context: Context) -> bytes:
+        async def call(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:
             began, code = time.perf_counter(), "CANCELLED"
             self.calls_under_way += 1
             trace = None if self._traces is None else self._traces.begin(service, name, context)
@@ -79,7 +77,7 @@ class CallHandling:
                 current_trace.set(trace)
                 trace.note("snapshot_id", self._snapshot_id)
             try:
-                self._admission.check(self.calls_under_way)
+                self._admission.check(self.calls_under_way, waited_seconds)
                 answer = await method(data, context)
                 code = "OK"
                 if self._log.is_sampled():
@@ -102,5 +100,24 @@ class CallHandling:
                     trace.end(code)
             return answer
 
-        # Bytes in, bytes out: an answer that is kept is found by the one and sent as the other.
-        return grpc.unary_unary_rpc_method_handler(call)
+        return call
+
+    def kept(
+        self, service: str, name: str, look: Callable[[bytes], bytes | None]
+    ) -> Callable[[bytes, Context], bytes | None]:
+        """Return what gives answers that ``look`` finds, without a task of their own; None where there is none."""
+        measure = self._metrics.meter(f"{service}/{name}")
+
+        def kept(data: bytes, context: Context) -> bytes | None:
+            if self._traces is not None:
+                return None  # It begins with the call.
+            began = time.perf_counter()
+            answer = look(data)
+            if answer is not None:
+                seconds = time.perf_counter() - began
+                measure("OK", seconds)
+                if self._log.is_sampled():
+                    self._log.answered(name, request_id_of(context), seconds)
+            return answer
+
+        return kept

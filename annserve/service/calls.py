@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Never, TypeAlias, TypeVar
+from typing import Final, Never, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from annserve.domain.errors import InvalidArgumentError
+from annserve.service.context import Context
 from annserve.service.request_id import HEADER
 from annserve.service.status import status_of
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request", bound=Message)
 
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+DETAILS: Final = "grpc-status-details-bin"
+"""The metadata that holds a status with its details."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,5 +53,5 @@ def logged_status(error: Exception, request_id: str) -> status_pb2.Status:
 
 async def abort(context: Context, status: status_pb2.Status, request_id: str) -> Never:
     """End a call with ``status``, its details and the id in the trailing metadata."""
-    trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()), (HEADER, request_id))
+    trailing_metadata = ((DETAILS, status.SerializeToString()), (HEADER, request_id))
     await context.abort(CODES[status.code], status.message, trailing_metadata)

@@ -1,17 +1,16 @@
-"""EventService on grpc.aio: events are checked, and answered once they are durable."""
+"""EventService: events are checked, and answered once they are durable."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.events import Event
 from annserve.service.call_handling import CallHandling
-from annserve.service.calls import Context, decoder, encode
+from annserve.service.calls import decoder, encode
+from annserve.service.context import Context, ServedMethod
 from annserve.service.event_convert import events_of
 from annserve.service.event_queue import EventQueue
 from annserve.v1 import event_service_pb2 as messages
@@ -26,9 +25,9 @@ class EventServicer:
         self._queue = queue
         self._handling = handling
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """Return what grpc needs to serve each method."""
-        return {"Write": self._handling.handler(SERVICE_NAME, "Write", self.write)}
+    def methods(self) -> dict[str, ServedMethod]:
+        """Return what answers each method."""
+        return {"Write": ServedMethod(self._handling.call(SERVICE_NAME, "Write", self.write))}
 
     async def write(self, data: bytes, context: Context) -> bytes:
         """Answer `EventService.Write`."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Any, Final
+from typing import Final
 
-import grpc
+from annserve.service.context import Context
 
 HEADER: Final = "x-request-id"
 _VALID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
-def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def request_id_of(context: Context) -> str:
     """Return the caller's own id where it is well-formed (1 to 64 of ``A-Z a-z 0-9 . _ : -``), else a new one.
 
     Only errors have an id, in their trailing metadata: reading a call's metadata costs 27 us, and initial metadata

@@ -28,7 +28,12 @@ class Security:
 
     def interceptors(self) -> tuple[grpc.aio.ServerInterceptor, ...]:
         """Return what every call of a server has to go through; raises InputError for keys that cannot be read."""
-        return () if self.api_keys is None else (AccessControl(AccessKeys(self.api_keys)),)
+        access = self.access()
+        return () if access is None else (access,)
+
+    def access(self) -> AccessControl | None:
+        """Return who lets callers in, None for everybody; raises InputError for keys that cannot be read."""
+        return None if self.api_keys is None else AccessControl(AccessKeys(self.api_keys))
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
         """Have ``server`` listen on ``address``, and return the port.

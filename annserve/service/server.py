@@ -1,4 +1,4 @@
-"""A grpc.aio server around the servicer: start, announce, drain, stop."""
+"""A server around the servicer: start, announce, drain, stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -26,34 +25,13 @@ from annserve.service.answers import Answers
 from annserve.service.event_queue import EventQueue
 from annserve.service.event_servicer import SERVICE_NAME as EVENT_SERVICE_NAME
 from annserve.service.event_servicer import EventServicer
-from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.metrics import MeteredRecommender, Metrics
 from annserve.service.servicer import METHODS, SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import transport_of
 
 if TYPE_CHECKING:
     from annserve.service.traces import Traces
-
-OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
-    ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.max_concurrent_streams", 128),
-    # Of calls that arrived and were not begun, grpc ends some as CANCELLED from the one on, all from the other on. It
-    # costs a quarter of a refusal of ours, and keeps what is begun from having waited for longer than it takes.
-    ("grpc.server.max_pending_requests", 64),
-    ("grpc.server.max_pending_requests_hard_limit", 128),
-    # Connections are renewed now and then, so that a balancer can spread them anew.
-    ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
-    ("grpc.max_connection_idle_ms", 300_000),
-    ("grpc.server_handshake_timeout_ms", 5_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Less than the client's 30 s, or its pings would be answered with GOAWAY.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 WARM_SECONDS: Final = 1.0
 
@@ -104,25 +82,24 @@ class Server:
             traces,
         )
         self._health = health.aio.HealthServicer()
-        # grpc shares ports by default: two servers on one port would split the calls between them, silently.
-        options = [*OPTIONS, ("grpc.so_reuseport", int(settings.is_worker))]
-        self._grpc = grpc.aio.server(interceptors=settings.security.interceptors(), options=options)
-        # Not registered one by one: the loop waits for each registered method, at every call. Health registers itself,
-        # so it does not queue behind the others.
-        self._grpc.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE_NAME, self._servicer.handlers()),)
+        self._transport = transport_of(
+            settings.transport,
+            settings.address,
+            settings.security,
+            shares_port=settings.is_worker,
+            socket_folder=settings.socket_folder,
         )
+        self._transport.serve(SERVICE_NAME, self._servicer.methods())
         self._service_names = [SERVICE_NAME]
         if events is not None:
             self._serve_events(events)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport.rest)
         if settings.reflection:
             names = (*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc)
+            reflection.enable_server_reflection(names, self._transport.rest)
 
     def _serve_events(self, events: EventQueue) -> None:
-        handlers = EventServicer(events, self._servicer.handling).handlers()
-        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(EVENT_SERVICE_NAME, handlers),))
+        self._transport.serve(EVENT_SERVICE_NAME, EventServicer(events, self._servicer.handling).methods())
         self._service_names.append(EVENT_SERVICE_NAME)
         self._metrics.follow_fields("annserve_events", "Events, by what became of them.", "outcome", events.counts)
 
@@ -154,10 +131,10 @@ class Server:
         )
         self._settings.security.check(self._settings.address)
         try:
-            bound_port = self._settings.security.listen(self._grpc, self._settings.address)
+            bound_port = self._transport.listen(self._settings.address)
         except RuntimeError as error:
             raise InputError(f"cannot serve on {self._settings.address}: {error}", address=host, port=port) from error
-        await self._grpc.start()
+        await self._transport.start()
         self._publishing = asyncio.create_task(self._metrics.keep_published())
         await self.set_health(is_serving=True)
         return f"{host}:{bound_port}"
@@ -177,7 +154,7 @@ class Server:
         """Turn new calls away, finish those under way within the grace, stop."""
         if not self._settings.is_worker:
             await self._health.enter_graceful_shutdown()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace_ms / 1_000))
+        stopping = asyncio.create_task(self._transport.stop(self._settings.drain_grace_ms / 1_000))
         # Streams that watch health or reflect never end by themselves, and nothing is lost with them: once no
         # recommendation has been under way for two looks in a row, the rest of the grace would be spent on them alone.
         quiet_looks = 0
@@ -187,9 +164,13 @@ class Server:
         await self.stop()
         await stopping
 
+    async def wait_until_lost(self) -> None:
+        """Return when no connections are taken any more, though nobody has stopped the server."""
+        await self._transport.wait_until_lost()
+
     async def stop(self) -> None:
         """Stop at once; calls under way are cancelled."""
-        await self._grpc.stop(None)
+        await self._transport.stop(None)
         if self._publishing is not None:
             self._publishing.cancel()
 
@@ -255,7 +236,13 @@ async def _serve(
             ready(await server.start())
             if attend is not None:
                 attending = asyncio.create_task(attend(server))
-            await first.wait()
+            lost = asyncio.create_task(server.wait_until_lost())
+            signalled = asyncio.create_task(first.wait())
+            await asyncio.wait({lost, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            lost.cancel()
+            if not first.is_set():
+                # Whoever started this process starts another.
+                raise ConnectionAbortedError("gRPC has stopped serving by itself")
             draining = asyncio.create_task(server.drain())
             hurried = asyncio.create_task(second.wait())
             await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)

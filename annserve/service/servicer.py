@@ -1,18 +1,18 @@
-"""RecommendationService on grpc.aio: what happens to a call between its bytes and the engine."""
+"""RecommendationService: what happens to a call between its bytes and the engine."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
-
-import grpc
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from annserve.domain.errors import AnnserveError, InvalidArgumentError
 from annserve.domain.ports import Recommender
 from annserve.service import convert
 from annserve.service.answers import Answers, Method, answer_into
-from annserve.service.call_handling import Call, CallHandling
-from annserve.service.calls import Context, decoder, encode, logged_status
+from annserve.service.call_handling import Answering, CallHandling
+from annserve.service.calls import decoder, encode, logged_status
+from annserve.service.context import Context, ServedMethod
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.v1 import recommendation_service_pb2 as messages
@@ -61,12 +61,19 @@ class RecommendationServicer:
         """How many calls have begun and not ended."""
         return self.handling.calls_under_way
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """Return what grpc needs to serve each method."""
-        methods = {method.name: self._answering(method) for method in METHODS} | {
-            "BatchRecommend": self.batch_recommend
+    def methods(self) -> dict[str, ServedMethod]:
+        """Return what answers each method."""
+        handling = self.handling
+        return {
+            **{
+                method.name: ServedMethod(
+                    handling.call(SERVICE_NAME, method.name, self._answering(method)),
+                    handling.kept(SERVICE_NAME, method.name, partial(self._answers.kept, method)),
+                )
+                for method in METHODS
+            },
+            "BatchRecommend": ServedMethod(handling.call(SERVICE_NAME, "BatchRecommend", self.batch_recommend)),
         }
-        return {name: self.handling.handler(SERVICE_NAME, name, method) for name, method in methods.items()}
 
     async def batch_recommend(self, data: bytes, context: Context) -> bytes:
         """Answer `RecommendationService.BatchRecommend`: row by row, letting other calls in between."""
@@ -87,7 +94,7 @@ class RecommendationServicer:
             await asyncio.sleep(0)
         return encode(response)
 
-    def _answering(self, method: Method) -> Call:
+    def _answering(self, method: Method) -> Answering:
         async def answer(data: bytes, context: Context) -> bytes:
             return await self._answers.answer(method, data, self.handling.deadline(context))
 

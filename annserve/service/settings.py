@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from annserve.service.security import Security
+from annserve.service.transport import TransportName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,11 @@ class ServerSettings:
     personal_answer_ttl_ms: int = 2_000
     """The same of an answer for a user."""
     reflection: bool = True
+    transport: TransportName = "auto"
+    """What brings the calls in: `transport.chosen` says which one ``auto`` is."""
     security: Security = field(default_factory=Security)
+    socket_folder: Path | None = None
+    """Where a transport makes sockets between its parts; the system's folder of temporary files without it."""
     is_worker: bool = False
     """Whether it is one of an instance: it shares the port with the others, and health is the instance's, which
     `Server.set_health` is told: one worker that stops for itself must not turn callers away from all."""

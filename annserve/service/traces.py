@@ -18,6 +18,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from annserve.service.context import Context
+
 _CARRIED: Final = ("traceparent", "tracestate")
 _FAULTS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that are errors of a server, by OpenTelemetry's conventions for gRPC; the others are the caller's."""
@@ -42,7 +44,7 @@ class Traces:
         self._tracer = self._provider.get_tracer("annserve", version)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, service: str, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallTrace | None:
+    def begin(self, service: str, method: str, context: Context) -> CallTrace | None:
         """Return what takes the stages of a call that begins; None for one that is not sampled."""
         carrier = {name: value for name, value in context.invocation_metadata() or () if name in _CARRIED}
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

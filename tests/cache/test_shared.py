@@ -209,7 +209,7 @@ def test_nobody_waits_long_for_one_that_is_stopped(start: Callable[..., CachePro
 def test_nothing_is_torn_and_nothing_stuck_however_often_writer_and_workers_are_killed(
     start: Callable[..., CacheProcess],
 ) -> None:
-    seeded = random.Random(4)  # noqa: S311 - a seed of our own
+    seeded = random.Random(4)
     witness = start()
     witness.begin(do="churn", seconds=5.0, keys=200, size=20_000)
     running = {"writer": start("writer"), "worker": start()}

@@ -6,10 +6,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from checked_traffic import errors
 from instance_trials import Rig, kill_keeper, kill_workers, offer_damaged, restart_workers, rigged, swap_to_and_fro
 
 Built = tuple[Path, tuple[str, str]]
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
+"""Where it matters who speaks HTTP/2; the other tests take the default."""
 
 DEADLINE_SECONDS = 1.0
 """What calls may take, on a machine that is busy with tests; the load test uses what clients have by default."""
@@ -29,24 +33,35 @@ def assert_nobody_noticed(rig: Rig) -> None:
     assert rig.probes.count > 10
 
 
-def test_nobody_notices_that_workers_are_killed(built: Built, tmp_path: Path) -> None:
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS) as rig:
+@TRANSPORTS
+def test_nobody_notices_that_workers_are_killed(built: Built, tmp_path: Path, transport: str) -> None:
+    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS, ANNSERVE_TRANSPORT=transport) as rig:
         back = kill_workers(rig, 10, 1.2)
     assert_nobody_noticed(rig)
     assert max(back) < BACK_SECONDS
 
 
-def test_nobody_notices_that_workers_are_restarted_or_the_keeper_is_killed(built: Built, tmp_path: Path) -> None:
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS) as rig:
+@TRANSPORTS
+def test_nobody_notices_that_workers_are_restarted_or_the_keeper_is_killed(
+    built: Built, tmp_path: Path, transport: str
+) -> None:
+    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS, ANNSERVE_TRANSPORT=transport) as rig:
         restart_workers(rig, 3)
         back = kill_keeper(rig)
     assert_nobody_noticed(rig)
     assert back < BACK_SECONDS
 
 
-def test_a_stopped_instance_answers_what_was_asked_before(built: Built, tmp_path: Path) -> None:
+@TRANSPORTS
+def test_a_stopped_instance_answers_what_was_asked_before(built: Built, tmp_path: Path, transport: str) -> None:
     delay_ms = str(round(DRAIN_SECONDS * 1_000))
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS, ANNSERVE_DRAIN_DELAY_MS=delay_ms) as rig:
+    with rigged(
+        *built,
+        tmp_path,
+        timeout_seconds=DEADLINE_SECONDS,
+        ANNSERVE_DRAIN_DELAY_MS=delay_ms,
+        ANNSERVE_TRANSPORT=transport,
+    ) as rig:
         told = time.monotonic()
         rig.instance.process.send_signal(signal.SIGTERM)
         assert rig.instance.process.wait(DRAIN_SECONDS + BACK_SECONDS) == 0

@@ -183,7 +183,7 @@ def comparable(response: messages.SimilarResponse) -> object:
 
 
 async def test_whatever_changes_in_between_a_kept_answer_is_the_one_the_engine_would_give(world: World) -> None:
-    seeded = random.Random(11)  # noqa: S311 - a seed of our own
+    seeded = random.Random(11)
     cache = SharedCache(None)
     kept, made = Answers(world.engine, cache), Answers(world.engine)
     (similar, *_) = METHODS

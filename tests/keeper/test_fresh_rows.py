@@ -78,7 +78,7 @@ async def test_a_catalogue_that_is_away_is_asked_again() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_in_whatever_order_it_happens_bitmaps_are_true_in_the_end(seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 - an order of events, no secret
+    chance = random.Random(seed)
     twin = CatalogTwin(DOCUMENTS, ids_a_chunk=1)
     twin.steps_a_chunk = lambda: chance.randrange(3)
     settings = KeeperSettings(retry_seconds=0.0, slice_seconds=0.0)

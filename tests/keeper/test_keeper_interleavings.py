@@ -33,7 +33,7 @@ def test_every_bitmap_equals_a_fresh_evaluation_once_all_changes_are_told() -> N
 
 
 async def _play(seed: int, seen: Counter[str]) -> None:
-    chance = random.Random(seed)  # noqa: S311  (to be repeated, not to be unguessable)
+    chance = random.Random(seed)
     documents = {item_id: document for item_id in ITEMS if (document := _document(chance)) is not None}
     twin = CatalogTwin(documents)
     twin.steps_a_chunk = lambda: chance.choice([1, 1, 2, 12])

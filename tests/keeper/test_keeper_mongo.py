@@ -33,7 +33,7 @@ def document_of(chance: random.Random) -> Document:
 async def test_bitmaps_follow_mongodb_within_100_ms_and_end_equal_to_a_fresh_evaluation(
     mongod: MongoServer, database_name: str
 ) -> None:
-    chance = random.Random(3)  # noqa: S311  (to be repeated, not to be unguessable)
+    chance = random.Random(3)
     config = CatalogConfig.model_validate(
         {"fields": {"price": "number", "colour": "string"}, "mongodb": {"database": database_name}}
     )

@@ -102,7 +102,7 @@ def test_every_copy_is_what_its_original_was_and_in_the_end_what_a_fresh_evaluat
 
 
 async def _play(seed: int, record: Record, seen: Counter[str]) -> None:
-    chance = random.Random(seed)  # noqa: S311  (to be repeated, not to be unguessable)
+    chance = random.Random(seed)
     documents = {item_id: document for item_id in ITEMS if (document := _document(chance)) is not None}
     twin = CatalogTwin(documents)
     twin.steps_a_chunk = lambda: chance.choice([1, 1, 2, 12])

@@ -57,7 +57,7 @@ async def keeper(uri: str, database: str, path: Path) -> AsyncIterator[asyncio.s
 async def test_a_worker_sees_updates_within_100_ms_and_ends_equal_though_its_keeper_is_killed(
     mongod: MongoServer, database_name: str
 ) -> None:
-    chance = random.Random(4)  # noqa: S311  (to be repeated, not to be unguessable)
+    chance = random.Random(4)
     store, rows, bitmaps = MongoCatalog(mongod.uri, config_of(database_name)), Rows.numbered(ITEM_COUNT), BitmapCache()
     documents: dict[str, Document] = {item_id: document_of(chance) for item_id in rows}
     changed: list[str] = []

@@ -229,7 +229,7 @@ def test_one_expression_serves_many_threads() -> None:
     wrong: list[float] = []
 
     def work(seed: int) -> None:
-        chance = random.Random(seed)  # noqa: S311 - data, no secret
+        chance = random.Random(seed)
         for _ in range(5_000):
             price = chance.random()
             if compiled.evaluate({"item.price": price, "item.status": "okay"}) is not (price < 0.5):

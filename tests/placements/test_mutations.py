@@ -149,7 +149,7 @@ MUTATIONS: list[Callable[[random.Random, bytes], bytes]] = [
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_mutated_files_are_refused_with_a_place_or_loaded(mutation: Callable[[random.Random, bytes], bytes]) -> None:
-    chance = random.Random(mutation.__name__)  # noqa: S311 - data, no secret
+    chance = random.Random(mutation.__name__)
     refused = 0
     for _ in range(FILES // len(MUTATIONS)):
         path = chance.choice(EXAMPLES)

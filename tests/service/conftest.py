@@ -10,6 +10,7 @@ from edge_twin import Calls, TwinRecommender
 
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import TransportName
 
 
 @pytest.fixture
@@ -17,10 +18,18 @@ def twin() -> TwinRecommender:
     return TwinRecommender()
 
 
+@pytest.fixture(params=["grpcio", "native"])
+def transport(request: pytest.FixtureRequest) -> TransportName:
+    """Each that there is."""
+    name: TransportName = request.param
+    return name
+
+
 @pytest.fixture
-async def server(twin: TwinRecommender) -> AsyncIterator[str]:
+async def server(twin: TwinRecommender, transport: TransportName) -> AsyncIterator[str]:
     """The address of a server around ``twin``."""
-    edge = Server(ServerSettings(address="127.0.0.1:0", drain_grace_ms=5_000, deadline_max_ms=1_000), twin)
+    settings = ServerSettings(address="127.0.0.1:0", transport=transport, drain_grace_ms=5_000, deadline_max_ms=1_000)
+    edge = Server(settings, twin)
     yield await edge.start()
     await edge.stop()
 

@@ -1,4 +1,4 @@
-"""A small random model, and a program that serves the snapshot of it in a folder; writes the address."""
+"""A small random model, and a program that serves the snapshot of it in a folder by a transport; writes the address."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def _tell(address: str) -> None:
 def main() -> None:
     recommender = SnapshotRecommender(load_snapshot(Path(sys.argv[1])))
     plain = PlainRecommender(recommender, Workbench(ThreadPoolExecutor(2)))
-    serve(ServerSettings(address="127.0.0.1:0"), nullcontext(Served(recommender=plain)), _tell)
+    settings = ServerSettings(address="127.0.0.1:0", transport=sys.argv[2])  # type: ignore[arg-type]
+    serve(settings, nullcontext(Served(recommender=plain)), _tell)
 
 
 if __name__ == "__main__":

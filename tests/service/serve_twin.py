@@ -1,6 +1,6 @@
 """A program that serves a twin whose every answer waits for USR1; tests of signals start it.
 
-Writes the address, then ``entered`` for each question that reached the twin.
+Its argument is the transport. Writes the address, then ``entered`` for each question that reached the twin.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def tell(line: str) -> None:
 
 if __name__ == "__main__":
     serve(
-        ServerSettings(address="127.0.0.1:0", deadline_max_ms=60_000, drain_grace_ms=60_000),
+        ServerSettings(
+            address="127.0.0.1:0",
+            transport=sys.argv[1],  # type: ignore[arg-type]
+            deadline_max_ms=60_000,
+            drain_grace_ms=60_000,
+        ),
         nullcontext(Served(recommender=WaitingTwin())),
         tell,
     )

@@ -26,6 +26,7 @@ from annserve.service.security import Security
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
 from annserve.service.snapshot_changes import SnapshotChanges
+from annserve.service.transport import TransportName
 from annserve.service.user_eraser import UserEraser
 from annserve.snapshot.store import SnapshotStore
 from annserve.v1 import admin_service_pb2, event_service_pb2, recommendation_service_pb2
@@ -69,11 +70,14 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def addresses(keys: Path, twin: TwinRecommender, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
+async def addresses(
+    keys: Path, twin: TwinRecommender, tmp_path: Path, transport: TransportName
+) -> AsyncIterator[dict[str, str]]:
     """Both servers, by the services they have."""
     security = Security(api_keys=keys)
     events = EventQueue(FileEventStore(tmp_path / "events"))
-    server = Server(ServerSettings(address="127.0.0.1:0", security=security), twin, events=events)
+    settings = ServerSettings(address="127.0.0.1:0", transport=transport, security=security)
+    server = Server(settings, twin, events=events)
     instance = TwinInstance(None)
     operated = Operated(
         instance=instance,

@@ -445,7 +445,7 @@ def test_bytes_that_do_not_decode_are_refused_by_name(admin: Admin) -> None:
 
 
 def test_nothing_that_is_sent_is_a_fault_of_ours(admin: Admin) -> None:
-    random = Random(5)  # noqa: S311 - seeded, to be repeated
+    random = Random(5)
     good = [
         admin_service_pb2.UpsertItemsRequest(
             items=[

@@ -169,7 +169,7 @@ def _refused(error: InvalidArgumentError) -> str:
 def test_ten_thousand_hostile_filters_are_refused_or_compiled_to_what_is_allowed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    random = Random(20)  # noqa: S311 - seeded, so that what fails fails again
+    random = Random(20)
     outcomes: Counter[str] = Counter()
 
     for _ in range(FILTERS):
@@ -197,7 +197,7 @@ def _damaged(data: bytes, random: Random) -> bytes:
 def test_ten_thousand_damaged_filters_are_refused_or_compiled_to_what_is_allowed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    random = Random(21)  # noqa: S311 - seeded, so that what fails fails again
+    random = Random(21)
     outcomes: Counter[str] = Counter()
 
     for _ in range(MUTATIONS):

@@ -231,10 +231,10 @@ class Server:
             self.compared_count += 1
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
     info = build_snapshot(model(), SnapshotStore(tmp_path_factory.mktemp("snapshots")), threads=1)
-    command = [sys.executable, str(Path(__file__).with_name("serve_model.py")), str(info.path)]
+    command = [sys.executable, str(Path(__file__).with_name("serve_model.py")), str(info.path), request.param]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

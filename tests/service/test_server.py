@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import subprocess
@@ -18,11 +19,13 @@ import pytest
 from edge_twin import TIMEOUT_SECONDS, Calls, TwinRecommender
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from hostile_frames import wild_paths
 
 from annserve.domain.errors import InputError
 from annserve.service.server import Server
 from annserve.service.servicer import SERVICE_NAME
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import TransportName
 from annserve.v1 import recommendation_service_pb2 as messages
 from annserve.v1 import recommendation_service_pb2_grpc as service
 
@@ -83,8 +86,10 @@ async def test_health_of_a_service_that_is_not_here_is_not_found(server: str) ->
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-async def test_reflection_lists_the_services_where_it_is_enabled(twin: TwinRecommender, enabled: bool) -> None:
-    server = Server(ServerSettings(address="127.0.0.1:0", reflection=enabled), twin)
+async def test_reflection_lists_the_services_where_it_is_enabled(
+    twin: TwinRecommender, enabled: bool, transport: TransportName
+) -> None:
+    server = Server(ServerSettings(address="127.0.0.1:0", transport=transport, reflection=enabled), twin)
     async with grpc.aio.insecure_channel(await server.start()) as channel:
         list_of: grpc.aio.StreamStreamMultiCallable[bytes, reflection_pb2.ServerReflectionResponse]
         list_of = channel.stream_stream(
@@ -104,9 +109,13 @@ async def test_reflection_lists_the_services_where_it_is_enabled(twin: TwinRecom
     await server.stop()
 
 
-async def test_drain_tells_watchers_finishes_calls_and_does_not_wait_for_streams(twin: TwinRecommender) -> None:
+async def test_drain_tells_watchers_finishes_calls_and_does_not_wait_for_streams(
+    twin: TwinRecommender, transport: TransportName
+) -> None:
     twin.gate, twin.cost_us = threading.Event(), 5_000.0
-    server = Server(ServerSettings(address="127.0.0.1:0", drain_grace_ms=60_000, deadline_max_ms=60_000), twin)
+    server = Server(
+        ServerSettings(address="127.0.0.1:0", transport=transport, drain_grace_ms=60_000, deadline_max_ms=60_000), twin
+    )
     async with grpc.aio.insecure_channel(await server.start()) as channel:
         watch_of: grpc.aio.UnaryStreamMultiCallable[bytes, health_pb2.HealthCheckResponse] = channel.unary_stream(
             f"{HEALTH}/Watch", response_deserializer=health_pb2.HealthCheckResponse.FromString
@@ -125,9 +134,9 @@ async def test_drain_tells_watchers_finishes_calls_and_does_not_wait_for_streams
         await asyncio.wait_for(drained, TIMEOUT_SECONDS)
 
 
-async def test_stop_cancels_calls_under_way(twin: TwinRecommender) -> None:
+async def test_stop_cancels_calls_under_way(twin: TwinRecommender, transport: TransportName) -> None:
     twin.gate, twin.cost_us = threading.Event(), 5_000.0
-    server = Server(ServerSettings(address="127.0.0.1:0"), twin)
+    server = Server(ServerSettings(address="127.0.0.1:0", transport=transport), twin)
     async with grpc.aio.insecure_channel(await server.start()) as channel:
         under_way = asyncio.create_task(Calls(channel)("Similar", SIMILAR))
         await asyncio.to_thread(twin.entered.wait, TIMEOUT_SECONDS)
@@ -140,10 +149,12 @@ async def test_stop_cancels_calls_under_way(twin: TwinRecommender) -> None:
         twin.gate.set()
 
 
-async def test_port_in_use_is_said_with_what_to_do(twin: TwinRecommender, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_port_in_use_is_said_with_what_to_do(
+    twin: TwinRecommender, capfd: pytest.CaptureFixture[str], transport: TransportName
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        server = Server(ServerSettings(address=address), twin)
+        server = Server(ServerSettings(address=address, transport=transport), twin)
 
         with pytest.raises(InputError, match=f"cannot serve on {address}: the port is in use; stop what listens there"):
             await server.start()
@@ -162,17 +173,19 @@ async def test_port_in_use_is_said_with_what_to_do(twin: TwinRecommender, capfd:
     ],
 )
 async def test_address_that_cannot_be_listened_on_is_said_with_what_to_do(
-    twin: TwinRecommender, address: str, advice: str
+    twin: TwinRecommender, address: str, advice: str, transport: TransportName
 ) -> None:
-    server = Server(ServerSettings(address=address), twin)
+    server = Server(ServerSettings(address=address, transport=transport), twin)
 
     with pytest.raises(InputError, match=advice):
         await server.start()
     await server.stop()
 
 
-async def test_name_that_stands_for_several_addresses_is_served_where_there_is_one(twin: TwinRecommender) -> None:
-    server = Server(ServerSettings(address="localhost:0"), twin)
+async def test_name_that_stands_for_several_addresses_is_served_where_there_is_one(
+    twin: TwinRecommender, transport: TransportName
+) -> None:
+    server = Server(ServerSettings(address="localhost:0", transport=transport), twin)
     async with grpc.aio.insecure_channel(await server.start()) as channel:
         assert len((await Calls(channel)("Similar", SIMILAR)).recommendations.results) == 10
     await server.stop()
@@ -194,8 +207,8 @@ class Program:
 
 
 @pytest.fixture
-def program() -> Iterator[Program]:
-    command = [sys.executable, str(Path(__file__).with_name("serve_twin.py"))]
+def program(transport: TransportName) -> Iterator[Program]:
+    command = [sys.executable, str(Path(__file__).with_name("serve_twin.py")), transport]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield Program(process, process.stdout)
@@ -239,3 +252,23 @@ def test_second_signal_stops_at_once(program: Program) -> None:
     # Only the interpreter still waits for the thread that holds the gate.
     program.process.send_signal(signal.SIGUSR1)
     assert program.wait() < 5.0
+
+
+def test_server_that_grpc_has_stopped_ends_so_that_another_takes_its_place(
+    program: Program, transport: TransportName
+) -> None:
+    host, _, port = program.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_SECONDS) as connection:
+        connection.sendall(wild_paths(random.Random(0)))
+        # Both servers end the connection, the one because of what it has read, the other with itself.
+        while connection.recv(65_536):
+            pass
+
+    if transport == "native":
+        with grpc.insecure_channel(program.address) as channel:
+            under_way = service.RecommendationServiceStub(channel).Similar.future(SIMILAR, timeout=TIMEOUT_SECONDS)
+            assert program.output.readline() == "entered\n"
+            program.process.send_signal(signal.SIGUSR1)
+            assert under_way.result().recommendations.results
+    else:
+        assert program.process.wait(TIMEOUT_SECONDS) != 0

@@ -25,6 +25,7 @@ from annserve.service.metrics import Metrics
 from annserve.service.process_metrics import follow_process
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
+from annserve.service.transport import TransportName
 from annserve.v1 import recommendation_service_pb2 as messages
 
 SIMILAR = "annserve.v1.RecommendationService/Similar"
@@ -60,8 +61,8 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-async def server(twin: TwinRecommender, metrics: Metrics) -> AsyncIterator[str]:
-    edge = Server(ServerSettings(address="127.0.0.1:0"), twin, SharedCache(None), metrics)
+async def server(twin: TwinRecommender, metrics: Metrics, transport: TransportName) -> AsyncIterator[str]:
+    edge = Server(ServerSettings(address="127.0.0.1:0", transport=transport), twin, SharedCache(None), metrics)
     yield await edge.start()
     await edge.stop()
 
