@@ -221,6 +221,15 @@ public enum ErrorReason
    * <code>ERROR_REASON_RATE_LIMITED = 22;</code>
    */
   ERROR_REASON_RATE_LIMITED(22),
+  /**
+   * <pre>
+   * UNAVAILABLE: events cannot be kept now: their store does not answer, or too many wait for it. A
+   * `google.rpc.RetryInfo` says when to try again. Of `EventService` alone. Metadata: `problem`.
+   * </pre>
+   *
+   * <code>ERROR_REASON_EVENTS_UNAVAILABLE = 23;</code>
+   */
+  ERROR_REASON_EVENTS_UNAVAILABLE(23),
   UNRECOGNIZED(-1),
   ;
 
@@ -428,6 +437,15 @@ public enum ErrorReason
    * <code>ERROR_REASON_RATE_LIMITED = 22;</code>
    */
   public static final int ERROR_REASON_RATE_LIMITED_VALUE = 22;
+  /**
+   * <pre>
+   * UNAVAILABLE: events cannot be kept now: their store does not answer, or too many wait for it. A
+   * `google.rpc.RetryInfo` says when to try again. Of `EventService` alone. Metadata: `problem`.
+   * </pre>
+   *
+   * <code>ERROR_REASON_EVENTS_UNAVAILABLE = 23;</code>
+   */
+  public static final int ERROR_REASON_EVENTS_UNAVAILABLE_VALUE = 23;
 
 
   public final int getNumber() {
@@ -477,6 +495,7 @@ public enum ErrorReason
       case 20: return ERROR_REASON_UNAUTHENTICATED;
       case 21: return ERROR_REASON_WRONG_SCOPE;
       case 22: return ERROR_REASON_RATE_LIMITED;
+      case 23: return ERROR_REASON_EVENTS_UNAVAILABLE;
       default: return null;
     }
   }

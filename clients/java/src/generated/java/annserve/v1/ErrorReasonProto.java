@@ -24,7 +24,7 @@ public final class ErrorReasonProto {
   static {
     java.lang.String[] descriptorData = {
       "\n\036annserve/v1/error_reason.proto\022\013annser" +
-      "ve.v1*\213\006\n\013ErrorReason\022\034\n\030ERROR_REASON_UN" +
+      "ve.v1*\260\006\n\013ErrorReason\022\034\n\030ERROR_REASON_UN" +
       "SPECIFIED\020\000\022!\n\035ERROR_REASON_INVALID_ARGU" +
       "MENT\020\001\022\035\n\031ERROR_REASON_UNKNOWN_ITEM\020\002\022\035\n" +
       "\031ERROR_REASON_UNKNOWN_USER\020\003\022\"\n\036ERROR_RE" +
@@ -43,10 +43,11 @@ public final class ErrorReasonProto {
       "SON_OVERLOADED\020\022\022\"\n\036ERROR_REASON_UNKNOWN" +
       "_PLACEMENT\020\023\022 \n\034ERROR_REASON_UNAUTHENTIC" +
       "ATED\020\024\022\034\n\030ERROR_REASON_WRONG_SCOPE\020\025\022\035\n\031" +
-      "ERROR_REASON_RATE_LIMITED\020\026Bl\n\013annserve." +
-      "v1B\020ErrorReasonProtoP\001\242\002\003AXX\252\002\013Annserve." +
-      "V1\312\002\013Annserve\\V1\342\002\027Annserve\\V1\\GPBMetada" +
-      "ta\352\002\014Annserve::V1b\006proto3"
+      "ERROR_REASON_RATE_LIMITED\020\026\022#\n\037ERROR_REA" +
+      "SON_EVENTS_UNAVAILABLE\020\027Bl\n\013annserve.v1B" +
+      "\020ErrorReasonProtoP\001\242\002\003AXX\252\002\013Annserve.V1\312" +
+      "\002\013Annserve\\V1\342\002\027Annserve\\V1\\GPBMetadata\352" +
+      "\002\014Annserve::V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,

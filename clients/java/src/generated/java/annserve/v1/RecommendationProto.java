@@ -203,33 +203,34 @@ public final class RecommendationProto {
       "idateCount\022.\n\023database_call_count\030\005 \001(\005R" +
       "\021databaseCallCount\022*\n\021history_hit_count\030" +
       "\006 \001(\005R\017historyHitCount\022,\n\022metadata_hit_c" +
-      "ount\030\007 \001(\005R\020metadataHitCount\"\\\n\rStageDur" +
-      "ation\022\024\n\005stage\030\001 \001(\tR\005stage\0225\n\010duration\030" +
-      "\002 \001(\0132\031.google.protobuf.DurationR\010durati" +
-      "on*\300\001\n\014LimitingRule\022\035\n\031LIMITING_RULE_UNS" +
-      "PECIFIED\020\000\022\033\n\027LIMITING_RULE_CATALOGUE\020\001\022" +
-      "!\n\035LIMITING_RULE_CANDIDATE_ITEMS\020\002\022\032\n\026LI" +
-      "MITING_RULE_EXCLUDED\020\003\022\030\n\024LIMITING_RULE_" +
-      "FILTER\020\004\022\033\n\027LIMITING_RULE_PLACEMENT\020\005*\270\001" +
-      "\n\006Source\022\026\n\022SOURCE_UNSPECIFIED\020\000\022\026\n\022SOUR" +
-      "CE_ITEM_VECTOR\020\001\022\026\n\022SOURCE_USER_VECTOR\020\002" +
-      "\022\022\n\016SOURCE_FOLD_IN\020\003\022\020\n\014SOURCE_BLEND\020\004\022\022" +
-      "\n\016SOURCE_POPULAR\020\005\022\024\n\020SOURCE_EDITORIAL\020\006" +
-      "\022\026\n\022SOURCE_EXPLORATION\020\007*V\n\nSearchPath\022\033" +
-      "\n\027SEARCH_PATH_UNSPECIFIED\020\000\022\024\n\020SEARCH_PA" +
-      "TH_HNSW\020\001\022\025\n\021SEARCH_PATH_EXACT\020\002*v\n\013Cach" +
-      "eSource\022\034\n\030CACHE_SOURCE_UNSPECIFIED\020\000\022\025\n" +
-      "\021CACHE_SOURCE_NONE\020\001\022\027\n\023CACHE_SOURCE_WOR" +
-      "KER\020\002\022\031\n\025CACHE_SOURCE_INSTANCE\020\003*\323\001\n\013Deg" +
-      "radation\022\033\n\027DEGRADATION_UNSPECIFIED\020\000\022\035\n" +
-      "\031DEGRADATION_CATALOG_STALE\020\001\022#\n\037DEGRADAT" +
-      "ION_HISTORY_UNAVAILABLE\020\002\022$\n DEGRADATION" +
-      "_METADATA_UNAVAILABLE\020\003\022\035\n\031DEGRADATION_R" +
-      "ULES_SKIPPED\020\004\022\036\n\032DEGRADATION_FILTER_SKI" +
-      "PPED\020\005Bo\n\013annserve.v1B\023RecommendationPro" +
-      "toP\001\242\002\003AXX\252\002\013Annserve.V1\312\002\013Annserve\\V1\342\002" +
-      "\027Annserve\\V1\\GPBMetadata\352\002\014Annserve::V1b" +
-      "\006proto3"
+      "ount\030\007 \001(\005R\020metadataHitCount\"\214\001\n\rStageDu" +
+      "ration\022\024\n\005stage\030\001 \001(\tR\005stage\0225\n\010duration" +
+      "\030\002 \001(\0132\031.google.protobuf.DurationR\010durat" +
+      "ion\022 \n\trow_count\030\003 \001(\005H\000R\010rowCount\210\001\001B\014\n" +
+      "\n_row_count*\300\001\n\014LimitingRule\022\035\n\031LIMITING" +
+      "_RULE_UNSPECIFIED\020\000\022\033\n\027LIMITING_RULE_CAT" +
+      "ALOGUE\020\001\022!\n\035LIMITING_RULE_CANDIDATE_ITEM" +
+      "S\020\002\022\032\n\026LIMITING_RULE_EXCLUDED\020\003\022\030\n\024LIMIT" +
+      "ING_RULE_FILTER\020\004\022\033\n\027LIMITING_RULE_PLACE" +
+      "MENT\020\005*\270\001\n\006Source\022\026\n\022SOURCE_UNSPECIFIED\020" +
+      "\000\022\026\n\022SOURCE_ITEM_VECTOR\020\001\022\026\n\022SOURCE_USER" +
+      "_VECTOR\020\002\022\022\n\016SOURCE_FOLD_IN\020\003\022\020\n\014SOURCE_" +
+      "BLEND\020\004\022\022\n\016SOURCE_POPULAR\020\005\022\024\n\020SOURCE_ED" +
+      "ITORIAL\020\006\022\026\n\022SOURCE_EXPLORATION\020\007*V\n\nSea" +
+      "rchPath\022\033\n\027SEARCH_PATH_UNSPECIFIED\020\000\022\024\n\020" +
+      "SEARCH_PATH_HNSW\020\001\022\025\n\021SEARCH_PATH_EXACT\020" +
+      "\002*v\n\013CacheSource\022\034\n\030CACHE_SOURCE_UNSPECI" +
+      "FIED\020\000\022\025\n\021CACHE_SOURCE_NONE\020\001\022\027\n\023CACHE_S" +
+      "OURCE_WORKER\020\002\022\031\n\025CACHE_SOURCE_INSTANCE\020" +
+      "\003*\323\001\n\013Degradation\022\033\n\027DEGRADATION_UNSPECI" +
+      "FIED\020\000\022\035\n\031DEGRADATION_CATALOG_STALE\020\001\022#\n" +
+      "\037DEGRADATION_HISTORY_UNAVAILABLE\020\002\022$\n DE" +
+      "GRADATION_METADATA_UNAVAILABLE\020\003\022\035\n\031DEGR" +
+      "ADATION_RULES_SKIPPED\020\004\022\036\n\032DEGRADATION_F" +
+      "ILTER_SKIPPED\020\005Bo\n\013annserve.v1B\023Recommen" +
+      "dationProtoP\001\242\002\003AXX\252\002\013Annserve.V1\312\002\013Anns" +
+      "erve\\V1\342\002\027Annserve\\V1\\GPBMetadata\352\002\014Anns" +
+      "erve::V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -340,7 +341,7 @@ public final class RecommendationProto {
     internal_static_annserve_v1_StageDuration_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessageV3.FieldAccessorTable(
         internal_static_annserve_v1_StageDuration_descriptor,
-        new java.lang.String[] { "Stage", "Duration", });
+        new java.lang.String[] { "Stage", "Duration", "RowCount", "RowCount", });
     annserve.v1.FilterProto.getDescriptor();
     com.google.protobuf.DurationProto.getDescriptor();
     com.google.protobuf.FieldMaskProto.getDescriptor();

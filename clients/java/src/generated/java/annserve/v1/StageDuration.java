@@ -48,12 +48,14 @@ private static final long serialVersionUID = 0L;
             annserve.v1.StageDuration.class, annserve.v1.StageDuration.Builder.class);
   }
 
+  private int bitField0_;
   public static final int STAGE_FIELD_NUMBER = 1;
   @SuppressWarnings("serial")
   private volatile java.lang.Object stage_ = "";
   /**
    * <pre>
-   * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+   * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+   * those that took place.
    * </pre>
    *
    * <code>string stage = 1 [json_name = "stage"];</code>
@@ -74,7 +76,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+   * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+   * those that took place.
    * </pre>
    *
    * <code>string stage = 1 [json_name = "stage"];</code>
@@ -133,6 +136,33 @@ private static final long serialVersionUID = 0L;
     return duration_ == null ? com.google.protobuf.Duration.getDefaultInstance() : duration_;
   }
 
+  public static final int ROW_COUNT_FIELD_NUMBER = 3;
+  private int rowCount_ = 0;
+  /**
+   * <pre>
+   * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+   * </pre>
+   *
+   * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+   * @return Whether the rowCount field is set.
+   */
+  @java.lang.Override
+  public boolean hasRowCount() {
+    return ((bitField0_ & 0x00000001) != 0);
+  }
+  /**
+   * <pre>
+   * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+   * </pre>
+   *
+   * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+   * @return The rowCount.
+   */
+  @java.lang.Override
+  public int getRowCount() {
+    return rowCount_;
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -153,6 +183,9 @@ private static final long serialVersionUID = 0L;
     if (duration_ != null) {
       output.writeMessage(2, getDuration());
     }
+    if (((bitField0_ & 0x00000001) != 0)) {
+      output.writeInt32(3, rowCount_);
+    }
     getUnknownFields().writeTo(output);
   }
 
@@ -168,6 +201,10 @@ private static final long serialVersionUID = 0L;
     if (duration_ != null) {
       size += com.google.protobuf.CodedOutputStream
         .computeMessageSize(2, getDuration());
+    }
+    if (((bitField0_ & 0x00000001) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt32Size(3, rowCount_);
     }
     size += getUnknownFields().getSerializedSize();
     memoizedSize = size;
@@ -191,6 +228,11 @@ private static final long serialVersionUID = 0L;
       if (!getDuration()
           .equals(other.getDuration())) return false;
     }
+    if (hasRowCount() != other.hasRowCount()) return false;
+    if (hasRowCount()) {
+      if (getRowCount()
+          != other.getRowCount()) return false;
+    }
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -207,6 +249,10 @@ private static final long serialVersionUID = 0L;
     if (hasDuration()) {
       hash = (37 * hash) + DURATION_FIELD_NUMBER;
       hash = (53 * hash) + getDuration().hashCode();
+    }
+    if (hasRowCount()) {
+      hash = (37 * hash) + ROW_COUNT_FIELD_NUMBER;
+      hash = (53 * hash) + getRowCount();
     }
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
@@ -347,6 +393,7 @@ private static final long serialVersionUID = 0L;
         durationBuilder_.dispose();
         durationBuilder_ = null;
       }
+      rowCount_ = 0;
       return this;
     }
 
@@ -388,6 +435,12 @@ private static final long serialVersionUID = 0L;
             ? duration_
             : durationBuilder_.build();
       }
+      int to_bitField0_ = 0;
+      if (((from_bitField0_ & 0x00000004) != 0)) {
+        result.rowCount_ = rowCount_;
+        to_bitField0_ |= 0x00000001;
+      }
+      result.bitField0_ |= to_bitField0_;
     }
 
     @java.lang.Override
@@ -442,6 +495,9 @@ private static final long serialVersionUID = 0L;
       if (other.hasDuration()) {
         mergeDuration(other.getDuration());
       }
+      if (other.hasRowCount()) {
+        setRowCount(other.getRowCount());
+      }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
       return this;
@@ -480,6 +536,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000002;
               break;
             } // case 18
+            case 24: {
+              rowCount_ = input.readInt32();
+              bitField0_ |= 0x00000004;
+              break;
+            } // case 24
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -500,7 +561,8 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object stage_ = "";
     /**
      * <pre>
-     * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+     * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+     * those that took place.
      * </pre>
      *
      * <code>string stage = 1 [json_name = "stage"];</code>
@@ -520,7 +582,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+     * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+     * those that took place.
      * </pre>
      *
      * <code>string stage = 1 [json_name = "stage"];</code>
@@ -541,7 +604,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+     * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+     * those that took place.
      * </pre>
      *
      * <code>string stage = 1 [json_name = "stage"];</code>
@@ -558,7 +622,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+     * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+     * those that took place.
      * </pre>
      *
      * <code>string stage = 1 [json_name = "stage"];</code>
@@ -572,7 +637,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+     * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+     * those that took place.
      * </pre>
      *
      * <code>string stage = 1 [json_name = "stage"];</code>
@@ -742,6 +808,62 @@ private static final long serialVersionUID = 0L;
         duration_ = null;
       }
       return durationBuilder_;
+    }
+
+    private int rowCount_ ;
+    /**
+     * <pre>
+     * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+     * </pre>
+     *
+     * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+     * @return Whether the rowCount field is set.
+     */
+    @java.lang.Override
+    public boolean hasRowCount() {
+      return ((bitField0_ & 0x00000004) != 0);
+    }
+    /**
+     * <pre>
+     * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+     * </pre>
+     *
+     * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+     * @return The rowCount.
+     */
+    @java.lang.Override
+    public int getRowCount() {
+      return rowCount_;
+    }
+    /**
+     * <pre>
+     * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+     * </pre>
+     *
+     * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+     * @param value The rowCount to set.
+     * @return This builder for chaining.
+     */
+    public Builder setRowCount(int value) {
+      
+      rowCount_ = value;
+      bitField0_ |= 0x00000004;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+     * </pre>
+     *
+     * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearRowCount() {
+      bitField0_ = (bitField0_ & ~0x00000004);
+      rowCount_ = 0;
+      onChanged();
+      return this;
     }
     @java.lang.Override
     public final Builder setUnknownFields(

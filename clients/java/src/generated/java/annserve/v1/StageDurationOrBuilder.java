@@ -9,7 +9,8 @@ public interface StageDurationOrBuilder extends
 
   /**
    * <pre>
-   * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+   * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+   * those that took place.
    * </pre>
    *
    * <code>string stage = 1 [json_name = "stage"];</code>
@@ -18,7 +19,8 @@ public interface StageDurationOrBuilder extends
   java.lang.String getStage();
   /**
    * <pre>
-   * The stage: `catalog`, `query_vectors`, `search`, `order`, `metadata`; only those that took place.
+   * The stage: `policy`, `catalog`, `query_vectors`, `search`, `rules`, `arrange`, `fallback`, `order`, `metadata`; only
+   * those that took place.
    * </pre>
    *
    * <code>string stage = 1 [json_name = "stage"];</code>
@@ -53,4 +55,23 @@ public interface StageDurationOrBuilder extends
    * <code>.google.protobuf.Duration duration = 2 [json_name = "duration"];</code>
    */
   com.google.protobuf.DurationOrBuilder getDurationOrBuilder();
+
+  /**
+   * <pre>
+   * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+   * </pre>
+   *
+   * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+   * @return Whether the rowCount field is set.
+   */
+  boolean hasRowCount();
+  /**
+   * <pre>
+   * Of a placement's answer, how many rows the stage left, or for `fallback` added; unset where it counts none.
+   * </pre>
+   *
+   * <code>optional int32 row_count = 3 [json_name = "rowCount"];</code>
+   * @return The rowCount.
+   */
+  int getRowCount();
 }
