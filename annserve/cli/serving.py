@@ -96,7 +96,9 @@ def serve_command(
 
         load_demo(source)
     if use_demo:
-        if placements is None and not has_placements(settings()):
+        # The examples name fields that a catalogue of other fields has not.
+        is_bundled = source is not None and source.config_path == demo.CATALOG
+        if placements is None and not has_placements(settings()) and is_bundled:
             placements = demo.PLACEMENTS
         has_examples = placements == demo.PLACEMENTS
         os.environ[GREETING] = calls_to_try(store, address or settings().address, has_examples=has_examples)
