@@ -148,7 +148,7 @@ def _users_of(
     events, changes = event_store_of(settings, source, store), UserChanges()
     return _Users(
         events=events,
-        shown=KeptShown(events, changes),
+        shown=KeptShown(events, changes, erased),
         words=event_words_of(settings),
         changes=changes,
         erased=erased,
