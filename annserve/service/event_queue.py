@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -86,8 +86,7 @@ class EventQueue:
         if self._closed or self._held_bytes + size_bytes > QUEUE_BYTES_MAX:
             self.counts.refused += len(events)
             raise EventsUnavailableError("the server is stopping" if self._closed else "too many wait to be written")
-        kept = [event for event in events if not self._is_erased(event)]
-        call = _Call(events=kept, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
+        call = _Call(events=events, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
         call.outcome.add_done_callback(_heard)
         self._waiting.append(call)
         self._held_bytes += size_bytes
@@ -96,12 +95,9 @@ class EventQueue:
         remaining = deadline.at - time.monotonic()
         try:
             async with asyncio.timeout(None if math.isinf(remaining) else max(remaining, 0.0)):
-                written = await asyncio.shield(call.outcome)
+                return await asyncio.shield(call.outcome)
         except TimeoutError:
             raise DeadlineExceededError("waiting for events to be durable") from None
-        erased_count = len(events) - len(kept)
-        self.counts.erased += erased_count
-        return Written(accepted_count=written.accepted_count, duplicate_count=written.duplicate_count + erased_count)
 
     async def close(self) -> None:
         """Take no more, and write what waits."""
@@ -128,7 +124,9 @@ class EventQueue:
         return batch
 
     async def _write_batch(self, batch: Sequence[_Call]) -> None:
-        events = [event for call in batch for event in call.events]
+        # Whether a user was erased is asked last of all: what waited may be from before that.
+        owned = [(call, event) for call in batch for event in call.events if not self._is_erased(event)]
+        events = [event for _, event in owned]
         try:
             written = await self._store.write(events) if events else Written(accepted_count=0, duplicate_count=0)
         except AnnserveError as error:
@@ -140,12 +138,11 @@ class EventQueue:
             self.counts.accepted += written.accepted_count
             self.counts.duplicate += written.duplicate_count
             self._written(events)
-            duplicates, start = set(written.duplicate_places), 0
+            self.counts.erased += sum(len(call.events) for call in batch) - len(events)
+            duplicates = set(written.duplicate_places)
+            accepted = Counter(call for place, (call, _) in enumerate(owned) if place not in duplicates)
             for call in batch:
-                end = start + len(call.events)
-                duplicate_count = sum(place in duplicates for place in range(start, end))
-                _settle(call, Written(accepted_count=end - start - duplicate_count, duplicate_count=duplicate_count))
-                start = end
+                _settle(call, accepted[call])
         finally:
             self._held_bytes -= sum(call.size_bytes for call in batch)
 
@@ -156,9 +153,11 @@ class EventQueue:
                 call.outcome.set_exception(EventsUnavailableError(problem))
 
 
-def _settle(call: _Call, written: Written) -> None:
+def _settle(call: _Call, accepted_count: int) -> None:
     if not call.outcome.done():
-        call.outcome.set_result(written)
+        # An event of a user who was erased since is answered as one that is known.
+        duplicate_count = len(call.events) - accepted_count
+        call.outcome.set_result(Written(accepted_count=accepted_count, duplicate_count=duplicate_count))
 
 
 def _heard(outcome: asyncio.Future[Written]) -> None:
