@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
 import time
 from array import array
@@ -19,6 +20,7 @@ from annserve.snapshot.files import locked, sync
 
 DAY_MS = 86_400_000
 _CHUNK = 1_000
+_DRAFT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class FileEventStore:
@@ -92,7 +94,8 @@ class FileEventStore:
             with self._turn:
                 # The first time this takes long, and others need not wait for it.
                 self._tail.catch_up()
-            with self._turn, locked(self._lock), self._opened() as fd:
+            # A writer's turn comes first: whoever reads need not wait for it too.
+            with locked(self._lock), self._turn, self._opened() as fd:
                 self._tail.catch_up()
                 duplicates, seen, lines = [], set(), []
                 for place, event in enumerate(events):
@@ -137,7 +140,9 @@ class FileEventStore:
             if not self._path.exists():
                 return 0
             with locked(self._lock):
-                with self._path.open("rb") as file, draft.open("wb") as kept:
+                with self._path.open("rb") as file, os.fdopen(os.open(draft, _DRAFT, 0o600), "wb") as kept:
+                    # As open to others as the log is, and never more.
+                    os.fchmod(kept.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
                     for _, line in lines_from(file.fileno(), 0):
                         event = parsed(line)
                         if event is None:
