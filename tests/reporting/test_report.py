@@ -204,3 +204,13 @@ def event(id_: str, type_: EventType, user: int, time_ms: int, impression_id: st
         impression_id=impression_id,
         **more,
     )
+
+
+@pytest.mark.parametrize("cosine", [1e200, float("nan"), float("-inf")])
+def test_a_similarity_that_is_no_cosine_is_taken_for_unknown(events: list[Event], month: Report, cosine: float) -> None:
+    use = PlacementUse(name="popup", version="1", mode=Mode.RELATED, user_context_similarity=cosine)
+    wrong = event("wrong", EventType.IMPRESSION, 1, START_MS, "wrong", placement=use)
+
+    effects = reported([wrong, *events]).effects
+
+    assert effects == month.effects
