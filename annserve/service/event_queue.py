@@ -21,6 +21,8 @@ BATCH_BYTES: Final = 256 << 10
 """How much is written at once, as requests have it, or one request: to encode it holds up the event loop."""
 QUEUE_BYTES_MAX: Final = 16 << 20
 """How much may wait or be being written; more is refused."""
+CALLS_MAX: Final = 256
+"""How many calls may wait, unless it is said: a store that hangs must leave room for calls that need none."""
 CLOSE_SECONDS: Final = 10.0
 """How long what waits may take to be written at the end."""
 
@@ -58,6 +60,7 @@ class EventQueue:
         store: EventStore,
         is_erased: Callable[[Event], bool] = lambda _: False,
         written: Callable[[Sequence[Event]], None] = lambda _: None,
+        calls_max: int = CALLS_MAX,
     ) -> None:
         """Write to ``store``.
 
@@ -65,10 +68,13 @@ class EventQueue:
             store: Where to; closed by who opened it, after `close`.
             is_erased: Whether an event is of a user who was erased since.
             written: Told of events as soon as they are durable.
+            calls_max: How many calls may wait; more are refused.
         """
         self._store = store
         self._is_erased = is_erased
         self._written = written
+        self._calls_max = calls_max
+        self._calls = 0
         self.counts = QueueCounts()
         self._waiting: deque[_Call] = deque()
         self._held_bytes = 0
@@ -83,7 +89,8 @@ class EventQueue:
             DeadlineExceededError: it took too long; they may be kept all the same.
         """
         deadline.check("waiting for its turn")
-        if self._closed or self._held_bytes + size_bytes > QUEUE_BYTES_MAX:
+        is_full = self._held_bytes + size_bytes > QUEUE_BYTES_MAX or self._calls >= self._calls_max
+        if self._closed or is_full:
             self.counts.refused += len(events)
             raise EventsUnavailableError("the server is stopping" if self._closed else "too many wait to be written")
         call = _Call(events=events, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
@@ -93,11 +100,14 @@ class EventQueue:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         remaining = deadline.at - time.monotonic()
+        self._calls += 1
         try:
             async with asyncio.timeout(None if math.isinf(remaining) else max(remaining, 0.0)):
                 return await asyncio.shield(call.outcome)
         except TimeoutError:
             raise DeadlineExceededError("waiting for events to be durable") from None
+        finally:
+            self._calls -= 1
 
     async def close(self) -> None:
         """Take no more, and write what waits."""
