@@ -134,28 +134,20 @@ class FileEventStore:
 
     def _rewrite(self, is_kept: Callable[[Event], bool]) -> int:
         """Drop the events that are not to be kept, and return how many those were."""
-        dropped = 0
         draft = self._path.with_name(f".{self._path.name}.new")
         try:
             if not self._path.exists():
                 return 0
             with locked(self._lock):
-                with self._path.open("rb") as file, os.fdopen(os.open(draft, _DRAFT, 0o600), "wb") as kept:
-                    # As open to others as the log is, and never more.
-                    os.fchmod(kept.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
-                    for _, line in lines_from(file.fileno(), 0):
-                        event = parsed(line)
-                        if event is None:
-                            continue
-                        if is_kept(event):
-                            kept.write(line + b"\n")
-                        else:
-                            dropped += 1
-                    kept.flush()
-                    os.fsync(kept.fileno())
-                draft.replace(self._path)
-                # An erased user must not be back after a power cut.
-                sync(self._path.parent)
+                try:
+                    dropped = _copy(self._path, draft, is_kept)
+                    if draft.stat().st_size < self._path.stat().st_size:
+                        # Else nothing goes, and every process would read anew what was replaced.
+                        draft.replace(self._path)
+                    # An erased user must not be back after a power cut.
+                    sync(self._path.parent)
+                finally:
+                    draft.unlink(missing_ok=True)
         except OSError as error:
             raise _problem("written", error) from error
         return dropped
@@ -178,6 +170,25 @@ class FileEventStore:
     @property
     def _lock(self) -> Path:
         return self._path.with_name(f".{self._path.name}.lock")
+
+
+def _copy(path: Path, draft: Path, is_kept: Callable[[Event], bool]) -> int:
+    """Write the events that are kept to the disk as ``draft``, and return how many others there are."""
+    dropped = 0
+    with path.open("rb") as file, os.fdopen(os.open(draft, _DRAFT, 0o600), "wb") as kept:
+        # As open to others as the log is, and never more.
+        os.fchmod(kept.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+        for _, line in lines_from(file.fileno(), 0):
+            event = parsed(line)
+            if event is None:
+                continue
+            if is_kept(event):
+                kept.write(line + b"\n")
+            else:
+                dropped += 1
+        kept.flush()
+        os.fsync(kept.fileno())
+    return dropped
 
 
 def _append(fd: int, lines: bytes) -> None:

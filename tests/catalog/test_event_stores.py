@@ -378,6 +378,19 @@ async def test_a_log_that_is_rewritten_is_as_private_as_it_was(tmp_path: Path, m
     await store.close()
 
 
+async def test_a_log_without_anything_to_erase_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    store = FileEventStore(path)
+    await store.write([event("1", "u")])
+    before = path.stat().st_ino
+
+    assert await store.erase_user("nobody") == 0
+
+    assert path.stat().st_ino == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".events.jsonl.lock", "events.jsonl"]
+    await store.close()
+
+
 async def test_who_reads_does_not_wait_for_a_writer_that_waits_for_others(tmp_path: Path) -> None:
     store = FileEventStore(tmp_path / "events.jsonl")
     await store.write([event("1", "u")])
