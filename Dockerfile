@@ -4,8 +4,9 @@
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --shm-size 256m \
 #       -p 50051:50051 -v "$PWD/snapshots:/snapshots:ro" annserve serve --insecure
 #
-# Nothing is written but to /dev/shm (sockets, cache, metrics) and, where snapshots are pulled, to /snapshots. --insecure
-# says that something before it speaks TLS; docs/security.md has the other way. deploy/ has Compose and Kubernetes.
+# Nothing is written but to /dev/shm (sockets, cache, metrics), where snapshots are pulled to /snapshots, and, without a
+# catalogue in MongoDB, to the files of events, erasures and fresh items, which need a volume. --insecure says that
+# something before it speaks TLS; docs/security.md has the other way. deploy/ has Compose and Kubernetes.
 #
 # hnswlib is compiled here for any x86-64-v3 processor (AVX2; servers since 2013), not for the one that builds: an image
 # tuned to its builder dies with SIGILL elsewhere. Another baseline: --build-arg CPU_FLAGS=-march=x86-64-v2, or, on ARM,

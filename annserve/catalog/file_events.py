@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
 import time
 from array import array
@@ -19,6 +20,7 @@ from annserve.snapshot.files import locked, sync
 
 DAY_MS = 86_400_000
 _CHUNK = 1_000
+_DRAFT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class FileEventStore:
@@ -94,7 +96,8 @@ class FileEventStore:
             with self._turn:
                 # The first time this takes long, and others need not wait for it.
                 self._tail.catch_up()
-            with self._turn, locked(self._lock), self._opened() as fd:
+            # A writer's turn comes first: whoever reads need not wait for it too.
+            with locked(self._lock), self._turn, self._opened() as fd:
                 self._tail.catch_up()
                 duplicates, seen, lines = [], set(), []
                 for place, event in enumerate(events):
@@ -133,26 +136,20 @@ class FileEventStore:
 
     def _rewrite(self, is_kept: Callable[[Event], bool]) -> int:
         """Drop the events that are not to be kept, and return how many those were."""
-        dropped = 0
         draft = self._path.with_name(f".{self._path.name}.new")
         try:
             if not self._path.exists():
                 return 0
             with locked(self._lock):
-                with self._path.open("rb") as file, draft.open("wb") as kept:
-                    for _, line in lines_from(file.fileno(), 0):
-                        event = parsed(line)
-                        if event is None:
-                            continue
-                        if is_kept(event):
-                            kept.write(line + b"\n")
-                        else:
-                            dropped += 1
-                    kept.flush()
-                    os.fsync(kept.fileno())
-                draft.replace(self._path)
-                # An erased user must not be back after a power cut.
-                sync(self._path.parent)
+                try:
+                    dropped = _copy(self._path, draft, is_kept)
+                    if draft.stat().st_size < self._path.stat().st_size:
+                        # Else nothing goes, and every process would read anew what was replaced.
+                        draft.replace(self._path)
+                    # An erased user must not be back after a power cut.
+                    sync(self._path.parent)
+                finally:
+                    draft.unlink(missing_ok=True)
         except OSError as error:
             raise _problem("written", error) from error
         return dropped
@@ -175,6 +172,25 @@ class FileEventStore:
     @property
     def _lock(self) -> Path:
         return self._path.with_name(f".{self._path.name}.lock")
+
+
+def _copy(path: Path, draft: Path, is_kept: Callable[[Event], bool]) -> int:
+    """Write the events that are kept to the disk as ``draft``, and return how many others there are."""
+    dropped = 0
+    with path.open("rb") as file, os.fdopen(os.open(draft, _DRAFT, 0o600), "wb") as kept:
+        # As open to others as the log is, and never more.
+        os.fchmod(kept.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+        for _, line in lines_from(file.fileno(), 0):
+            event = parsed(line)
+            if event is None:
+                continue
+            if is_kept(event):
+                kept.write(line + b"\n")
+            else:
+                dropped += 1
+        kept.flush()
+        os.fsync(kept.fileno())
+    return dropped
 
 
 def _append(fd: int, lines: bytes) -> None:

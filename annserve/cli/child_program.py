@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TypeVar
 
@@ -20,8 +19,6 @@ def begun(kind: type[Orders], name: str) -> tuple[Orders, Settings]:
     if len(sys.argv) != 3 or sys.argv[1] != FLAG:
         sys.exit(f"annserve's {name} is started by `annserve serve`, not by hand")
     setproctitle(f"annserve: {name}")
-    # One thread of mathematics in each of several processes; and no threads before a fork.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     settings = Settings()
     # A loader has no threads: it forks.
     configure_logs(name, settings.log_level, settings.log_format, in_thread=name == "keeper")

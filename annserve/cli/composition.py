@@ -79,9 +79,9 @@ class _Users:
     news: ErasureNews
 
     @asynccontextmanager
-    async def queue(self) -> AsyncIterator[EventQueue]:
-        """Give what takes events; what it has taken is written before the store is closed."""
-        queue = EventQueue(self.events, self._is_erased, self._written)
+    async def queue(self, calls_max: int) -> AsyncIterator[EventQueue]:
+        """Give what takes events of half of ``calls_max`` calls; it writes what it has before the store is closed."""
+        queue = EventQueue(self.events, self._is_erased, self._written, max(1, calls_max // 2))
         try:
             yield queue
         finally:
@@ -134,14 +134,14 @@ async def opened_service(
 
     try:
         if source is None or store is None:
-            async with _told_of_fresh_items(fresh, users.news, keeper), users.queue() as events:
+            async with _told_of_fresh_items(fresh, users.news, keeper), users.queue(settings.calls_max) as events:
                 yield Served(recommender=placed(PlainRecommender(recommender, workbench)), events=events)
         else:
             if keeper is not None and source.is_mongodb:
                 opening = _linked_catalog(recommender, workbench, settings, store, users, keeper, cache)
             else:
                 opening = _followed_catalog(recommender, workbench, settings, store, users, keeper)
-            async with opening as opened, users.queue() as events:
+            async with opening as opened, users.queue(settings.calls_max) as events:
                 if metrics is not None:
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
@@ -157,7 +157,7 @@ def _users_of(
     events, changes = event_store_of(settings, source, store), UserChanges()
     return _Users(
         events=events,
-        shown=KeptShown(events, changes),
+        shown=KeptShown(events, changes, erased),
         words=event_words_of(settings),
         changes=changes,
         erased=erased,

@@ -26,6 +26,9 @@ _ROOM_BYTES = 8 << 20
 
 def main() -> None:
     """Run an instance until a signal ends it."""
+    # One thread of mathematics in each of several processes, and none before a fork: inherited, for it is read as numpy
+    # and scipy are imported.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     settings = Settings()
     configure_logs("supervisor", settings.log_level, settings.log_format, in_thread=True)
     room_bytes = _ROOM_BYTES + (settings.shared_cache_bytes if settings.shared_cache else 0)

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 _DIGEST_BYTES = 16
+
+
+class Dated(Protocol):
+    """Something that happened to a user."""
+
+    @property
+    def time_ms(self) -> int:
+        """When, in milliseconds since 1970, UTC."""
+        ...
+
+
+DatedT = TypeVar("DatedT", bound=Dated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +76,8 @@ class ErasedUsers:
         """Return when a user was erased last, in milliseconds since 1970; 0 for one who was not."""
         # Nobody was, as a rule, and then no digest is made.
         return self._erased_ms.get(digest_of(user_id), 0) if self._erased_ms else 0
+
+    def younger(self, user_id: str, found: Sequence[DatedT]) -> Sequence[DatedT]:
+        """Return what was ``found`` of a user without what is to be forgotten: it may have been read before."""
+        erased_ms = self.erased_ms(user_id)
+        return [one for one in found if one.time_ms > erased_ms] if erased_ms else found

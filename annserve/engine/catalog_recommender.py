@@ -81,7 +81,9 @@ class CatalogRecommender:
         self._created_ms = snapshot.manifest.created_time.timestamp() * 1e3
         self._fresh = recommender.fresh
         self._filters = Filters(bitmaps, len(snapshot.items), self._holds_all)
-        self._histories = HistoryReader(histories or store, self._fresh, self._settings, cache, changes)
+        self._histories = HistoryReader(
+            histories or store, self._fresh, settings, cache, changes, recommender.users.erased
+        )
         self._metadata_reader = metadata
         self._check = CandidateCheck(recommender, workbench, store)
         fields = CandidateFields(metadata, bitmaps, self._fresh, settings.metadata_ttl_seconds)

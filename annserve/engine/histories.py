@@ -18,6 +18,7 @@ from annserve.cache.single_flight import SingleFlight
 from annserve.domain.arrays import Rows
 from annserve.domain.catalog import HistoryEntry
 from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.erasure import ErasedUsers
 from annserve.domain.errors import DeadlineExceededError
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
@@ -72,11 +73,13 @@ class HistoryReader:
         settings: CatalogSettings,
         cache: SharedCache | None = None,
         changes: UserChanges | None = None,
+        erased: ErasedUsers | None = None,
     ) -> None:
         """Read from ``store``, or from what other workers put into ``cache``; rows are those of ``fresh``.
 
-        What is older than ``changes`` of its user is read again.
+        What was read before ``changes`` of its user is read again, and what is older than her erasure left out.
         """
+        self._erased = ErasedUsers() if erased is None else erased
         self._changes = changes or UserChanges()
         self._cache = cache
         self._store = store
@@ -84,7 +87,7 @@ class HistoryReader:
         self._settings = settings
         self._kept: LRUCache[str, tuple[float, UserHistory]] = LRUCache(_USERS_KEPT)
         """With when it was read, on a clock that all workers have in common."""
-        self._flights: SingleFlight[str, UserHistory] = SingleFlight()
+        self._flights: SingleFlight[str, tuple[float, UserHistory]] = SingleFlight()
 
     async def of(self, user_id: str, deadline: Deadline, use: CatalogUse) -> UserHistory:
         """Return the history of ``user_id``, empty for a user that the catalogue does not know.
@@ -103,18 +106,22 @@ class HistoryReader:
         try:
             # Who joins a look-up waits for it as long as she can, whoever began it.
             async with asyncio.timeout(None if math.isinf(remaining) else max(remaining, 0.0)):
-                return await self._flights.get(user_id, lambda: self._read(user_id))
+                read_at, history = await self._flights.get(user_id, lambda: self._read(user_id))
+                if not self._changes.is_current(user_id, read_at):
+                    # It was under way when something changed. The next one begins after that.
+                    _, history = await self._flights.get(user_id, lambda: self._read(user_id))
+                return history
         except TimeoutError:
             raise DeadlineExceededError("waiting for the catalogue") from None
 
-    async def _read(self, user_id: str) -> UserHistory:
+    async def _read(self, user_id: str) -> tuple[float, UserHistory]:
         deadline = Deadline.after(max(self._settings.wait_seconds, _READ_SECONDS))
         read_at = time.monotonic()
         entries = await self._store.history(user_id, self._settings.history_items_max, deadline)
         if self._cache is not None:
             value = json.dumps([(entry.item_id, entry.event, entry.time_ms) for entry in entries]).encode()
             self._cache.put_shared(_key(user_id), value, read_at, self._settings.history_ttl_seconds)
-        return self._keep(user_id, entries, read_at)
+        return read_at, self._keep(user_id, entries, read_at)
 
     def _shared(self, user_id: str) -> UserHistory | None:
         """Return what another worker read of a user lately."""
@@ -128,7 +135,7 @@ class HistoryReader:
         return self._keep(user_id, entries, found.made_at)
 
     def _keep(self, user_id: str, entries: Sequence[HistoryEntry], read_at: float) -> UserHistory:
-        history = self._as_rows(entries)
+        history = self._as_rows(self._erased.younger(user_id, entries))
         self._kept[user_id] = (read_at, history)
         return history
 

@@ -28,6 +28,11 @@ class KnownUsers:
             return None
         return self._users.row(user_id)
 
+    @property
+    def erased(self) -> ErasedUsers:
+        """Those that are to be forgotten."""
+        return self._erased
+
     def versions(self, user_id: str | None) -> tuple[int, ...]:
         """Return what an answer for a user rests on here: nothing, or her erasure, before which all was otherwise."""
         erased_ms = self._erased.erased_ms(user_id) if user_id is not None and len(self._erased) else 0

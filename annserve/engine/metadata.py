@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Final
 
 from cachetools import LRUCache
@@ -42,9 +43,12 @@ class MetadataReader:
         self._changed_at: dict[str, float] = {}
         """When it was told of the items that changed last, the latest last."""
         self._forgotten_at = -math.inf
-        self._look_ups = MergedLookUps(store, None, tuple(store.schema.fields.values()))
+        fields = tuple(store.schema.fields.values())
+        self._look_ups = MergedLookUps(store, None, fields)
         self.followers: list[Callable[[Sequence[str] | None], None]] = []
         """Called with the items that are forgotten, None for all: whoever keeps something made of their metadata."""
+        # Workers of two generations may have been told of different fields.
+        self._prefix = b"metadata\0" + blake2b(repr(fields).encode(), digest_size=8).digest()
 
     def forget(self, item_ids: Sequence[str]) -> None:
         """Drop what is known of items that changed, and what is being read of them."""
@@ -81,7 +85,7 @@ class MetadataReader:
             if self._is_current(item_id, read_at):
                 self._kept[item_id] = (read_at, metadata)
                 if self._cache is not None:
-                    self._cache.put_shared(_key(item_id), json.dumps(metadata).encode(), read_at, _SHARED_SECONDS)
+                    self._cache.put_shared(self._key(item_id), json.dumps(metadata).encode(), read_at, _SHARED_SECONDS)
 
     async def of(
         self,
@@ -115,18 +119,17 @@ class MetadataReader:
 
     def _shared(self, item_id: str) -> tuple[float, Metadata] | None:
         """Return what another worker read of an item, and when, unless it has changed since."""
-        shared = None if self._cache is None else self._cache.get_shared(_key(item_id))
+        shared = None if self._cache is None else self._cache.get_shared(self._key(item_id))
         if shared is None or not self._is_current(item_id, shared.made_at):
             return None
         entry = self._kept[item_id] = (shared.made_at, _decoded(shared.value))
         return entry
 
+    def _key(self, item_id: str) -> bytes:
+        return self._prefix + item_id.encode()
+
     def _is_current(self, item_id: str, read_at: float) -> bool:
         return max(self._changed_at.get(item_id, read_at), self._forgotten_at) <= read_at
-
-
-def _key(item_id: str) -> bytes:
-    return b"metadata\0" + item_id.encode()
 
 
 def _decoded(value: bytes) -> Metadata:

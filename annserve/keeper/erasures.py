@@ -59,10 +59,13 @@ class ErasureFollower:
             except Exception:
                 _logger.exception("following erasures of users failed")
             else:
-                first, self._has_read = not self._has_read, True
-                self.tell(erasures)
-                if first and not erasures:
-                    self._hub.broadcast(TOPIC, _encoded(()))
+                if self._has_read:
+                    self.tell(erasures)
+                else:
+                    # Who came meanwhile was told nothing, neither of these nor of any that this keeper was asked for.
+                    self._known.add(erasures)
+                    self._has_read = True
+                    self._hub.broadcast(TOPIC, _encoded(self._known.all()))
                 read_from_ms = max([read_from_ms, *(one.erased_ms - _LATE_MS for one in erasures)])
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from annserve.reporting.tally import Arm, Tally
 MISMATCH_P_VALUE = 0.001
 """Below it shares of users are called wrong (Fabijan et al., 2019, argue for so strict a bound: it is tested often)."""
 
+_LOG_MAX = math.log(sys.float_info.max)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -28,7 +31,7 @@ class Comparison:
     difference: Interval | None
     """Of the conversion rates."""
     lift: Interval | None
-    """The difference as a share of the control's rate; None where one of the rates is 0."""
+    """The difference as a share of the control's rate; None where a rate is 0, or users are too few to tell."""
     p_value: float | None
     """Of no difference, two-sided, for one look at the end."""
 
@@ -121,7 +124,7 @@ def _lift(rate: Estimate, base: Estimate, confidence: float) -> Interval | None:
     if rate.value == 0 or base.value == 0:
         return None
     interval = rate.log().minus(base.log()).interval(confidence)
-    if interval is None:
+    if interval is None or interval.high > _LOG_MAX:
         return None
     return replace(
         interval, value=math.expm1(interval.value), low=math.expm1(interval.low), high=math.expm1(interval.high)

@@ -23,6 +23,8 @@ from annserve.domain.query import Mode
 
 _LOOKED_THROUGH_MAX = 1_000
 """The latest impressions of one user that an outcome without an impression's id is compared with: robots have more."""
+_COSINE_MAX = 1.001
+"""Of single precision."""
 
 
 class Outcome(Enum):
@@ -66,7 +68,7 @@ class Shown:
     item_ids: tuple[str, ...]
     answerer: Answerer
     user_context_similarity: float | None
-    """As the event has it."""
+    """As the event has it; None where that can be no cosine."""
     context_shown_similarity: float | None
     """Cosine of what was on screen and what was shown; None where it is not known."""
     outcome: Outcome = Outcome.NONE
@@ -123,7 +125,7 @@ class Join:
             token=event.attribution_token,
             item_ids=tuple(map(intern, event.item_ids)),  # They recur: one copy of each is kept.
             answerer=answerer,
-            user_context_similarity=None if event.placement is None else event.placement.user_context_similarity,
+            user_context_similarity=_cosine(event),
             context_shown_similarity=context_shown,
         )
         self._open.append(shown)
@@ -164,6 +166,12 @@ class Join:
             if event.attribution_token in ("", shown.token) and not items.isdisjoint(shown.item_ids):
                 return shown
         return None
+
+
+def _cosine(event: Event) -> float | None:
+    # Whoever writes events has computed it: one number out of all bounds would be all that a line is laid through.
+    cosine = None if event.placement is None else event.placement.user_context_similarity
+    return cosine if cosine is not None and abs(cosine) <= _COSINE_MAX else None
 
 
 def _answerer(event: Event) -> Answerer | None:

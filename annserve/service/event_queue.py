@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +21,8 @@ BATCH_BYTES: Final = 256 << 10
 """How much is written at once, as requests have it, or one request: to encode it holds up the event loop."""
 QUEUE_BYTES_MAX: Final = 16 << 20
 """How much may wait or be being written; more is refused."""
+CALLS_MAX: Final = 256
+"""How many calls may wait, unless it is said: a store that hangs must leave room for calls that need none."""
 CLOSE_SECONDS: Final = 10.0
 """How long what waits may take to be written at the end."""
 
@@ -58,6 +60,7 @@ class EventQueue:
         store: EventStore,
         is_erased: Callable[[Event], bool] = lambda _: False,
         written: Callable[[Sequence[Event]], None] = lambda _: None,
+        calls_max: int = CALLS_MAX,
     ) -> None:
         """Write to ``store``.
 
@@ -65,10 +68,13 @@ class EventQueue:
             store: Where to; closed by who opened it, after `close`.
             is_erased: Whether an event is of a user who was erased since.
             written: Told of events as soon as they are durable.
+            calls_max: How many calls may wait; more are refused.
         """
         self._store = store
         self._is_erased = is_erased
         self._written = written
+        self._calls_max = calls_max
+        self._calls = 0
         self.counts = QueueCounts()
         self._waiting: deque[_Call] = deque()
         self._held_bytes = 0
@@ -83,25 +89,25 @@ class EventQueue:
             DeadlineExceededError: it took too long; they may be kept all the same.
         """
         deadline.check("waiting for its turn")
-        if self._closed or self._held_bytes + size_bytes > QUEUE_BYTES_MAX:
+        is_full = self._held_bytes + size_bytes > QUEUE_BYTES_MAX or self._calls >= self._calls_max
+        if self._closed or is_full:
             self.counts.refused += len(events)
             raise EventsUnavailableError("the server is stopping" if self._closed else "too many wait to be written")
-        kept = [event for event in events if not self._is_erased(event)]
-        call = _Call(events=kept, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
+        call = _Call(events=events, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
         call.outcome.add_done_callback(_heard)
         self._waiting.append(call)
         self._held_bytes += size_bytes
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         remaining = deadline.at - time.monotonic()
+        self._calls += 1
         try:
             async with asyncio.timeout(None if math.isinf(remaining) else max(remaining, 0.0)):
-                written = await asyncio.shield(call.outcome)
+                return await asyncio.shield(call.outcome)
         except TimeoutError:
             raise DeadlineExceededError("waiting for events to be durable") from None
-        erased_count = len(events) - len(kept)
-        self.counts.erased += erased_count
-        return Written(accepted_count=written.accepted_count, duplicate_count=written.duplicate_count + erased_count)
+        finally:
+            self._calls -= 1
 
     async def close(self) -> None:
         """Take no more, and write what waits."""
@@ -128,7 +134,9 @@ class EventQueue:
         return batch
 
     async def _write_batch(self, batch: Sequence[_Call]) -> None:
-        events = [event for call in batch for event in call.events]
+        # Whether a user was erased is asked last of all: what waited may be from before that.
+        owned = [(call, event) for call in batch for event in call.events if not self._is_erased(event)]
+        events = [event for _, event in owned]
         try:
             written = await self._store.write(events) if events else Written(accepted_count=0, duplicate_count=0)
         except AnnserveError as error:
@@ -140,12 +148,11 @@ class EventQueue:
             self.counts.accepted += written.accepted_count
             self.counts.duplicate += written.duplicate_count
             self._written(events)
-            duplicates, start = set(written.duplicate_places), 0
+            self.counts.erased += sum(len(call.events) for call in batch) - len(events)
+            duplicates = set(written.duplicate_places)
+            accepted = Counter(call for place, (call, _) in enumerate(owned) if place not in duplicates)
             for call in batch:
-                end = start + len(call.events)
-                duplicate_count = sum(place in duplicates for place in range(start, end))
-                _settle(call, Written(accepted_count=end - start - duplicate_count, duplicate_count=duplicate_count))
-                start = end
+                _settle(call, accepted[call])
         finally:
             self._held_bytes -= sum(call.size_bytes for call in batch)
 
@@ -156,9 +163,11 @@ class EventQueue:
                 call.outcome.set_exception(EventsUnavailableError(problem))
 
 
-def _settle(call: _Call, written: Written) -> None:
+def _settle(call: _Call, accepted_count: int) -> None:
     if not call.outcome.done():
-        call.outcome.set_result(written)
+        # An event of a user who was erased since is answered as one that is known.
+        duplicate_count = len(call.events) - accepted_count
+        call.outcome.set_result(Written(accepted_count=accepted_count, duplicate_count=duplicate_count))
 
 
 def _heard(outcome: asyncio.Future[Written]) -> None:

@@ -409,11 +409,12 @@ class Generation:
     def _count_failure(self, worker: Worker, cause: str, now: float) -> None:
         if worker.served_since is None:
             self._counters.boot_failures += 1
+        if worker.served_since is None or cause not in FROM_OUTSIDE:
+            # Also of those that served: where one falls before the next has begun, all never serve at once.
             self._boot_failures += 1
             if self._boot_failures >= BOOT_FAILURES_MAX:
-                self._refuse_staff(
-                    "WORKERS_NOT_SERVING", f"{self._boot_failures} workers ended before they served, the last: {cause}"
-                )
+                problem = f"{self._boot_failures} workers ended before all of them served, the last: {cause}"
+                self._refuse_staff("WORKERS_NOT_SERVING", problem)
         if worker.served_since is None or (now - worker.served_since < LIVED_SECONDS and cause not in FROM_OUTSIDE):
             self._backoff.failed(now)
 

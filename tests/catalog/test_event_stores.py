@@ -23,9 +23,11 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.errors import CatalogUnavailableError, DeadlineExceededError
 from annserve.domain.events import OUTCOMES, Event, EventStore, EventType, ShownItem
 from annserve.domain.query import Mode, PlacementUse
+from annserve.snapshot.files import locked
 
 NOW_MS = time.time_ns() // 1_000_000
 DAY_MS = 86_400_000
+SECONDS = 5.0
 
 
 class Stores:
@@ -369,3 +371,49 @@ class TestMongoDB:
             with pytest.raises(CatalogUnavailableError):
                 await store.write([event("2")])
         await catalog.close()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+async def test_a_log_that_is_rewritten_is_as_private_as_it_was(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "events.jsonl"
+    store = FileEventStore(path)
+    await store.write([event("1", "u"), event("2", "v")])
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(mode)
+
+    await store.erase_user("u")
+
+    assert path.stat().st_mode & 0o777 == mode
+    await store.close()
+
+
+async def test_a_log_without_anything_to_erase_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    store = FileEventStore(path)
+    await store.write([event("1", "u")])
+    before = path.stat().st_ino
+
+    assert await store.erase_user("nobody") == 0
+
+    assert path.stat().st_ino == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".events.jsonl.lock", "events.jsonl"]
+    await store.close()
+
+
+async def test_who_reads_does_not_wait_for_a_writer_that_waits_for_others(tmp_path: Path) -> None:
+    store = FileEventStore(tmp_path / "events.jsonl")
+    await store.write([event("1", "u")])
+    with locked(tmp_path / ".events.jsonl.lock"):  # As another process has it that rewrites the log.
+        writing = asyncio.create_task(store.write([event("2", "u")]))
+        async with asyncio.timeout(SECONDS):
+            while not await asyncio.to_thread(_is_waited_for, tmp_path / ".events.jsonl.lock"):
+                await asyncio.sleep(0)
+            assert [one.event_id for one in await store.of_user("u", 5)] == ["1"]
+    await writing
+    await store.close()
+
+
+def _is_waited_for(lock: Path) -> bool:
+    """Return whether somebody waits for the lock of ``lock``, as the kernel tells it."""
+    inode = lock.stat().st_ino
+    return any("->" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())

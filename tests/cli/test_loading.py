@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from checked_traffic import two_snapshots
+from instances import instance
 
 _LOOK = """
 import sys, threading
@@ -12,8 +18,31 @@ _imported()
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"grpc", "pymongo", "bson"}), threading.active_count())
 """
 
+_COUNT = """
+from annserve.cli.loading import _imported
+_imported()
+from threadpoolctl import threadpool_info
+print(*(pool["num_threads"] for pool in threadpool_info()))
+"""
+
 
 def test_a_loader_has_one_thread_and_neither_grpc_nor_pymongo_when_it_forks() -> None:
     done = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.split() == ["1"]
+
+
+def test_an_instance_does_its_mathematics_in_one_thread_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    two_snapshots(tmp_path / "snapshots", 50)
+    # Its title must leave the environment readable.
+    with instance(tmp_path / "snapshots", tmp_path, workers=1, SPT_NOENV="1") as running:
+        (loader,) = running.pids_titled("annserve: loader")
+        environment = psutil.Process(loader).environ()
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNT], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert set(done.stdout.split()) == {"1"}

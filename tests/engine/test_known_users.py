@@ -17,7 +17,10 @@ from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.erasure import ErasedUsers, Erasure, digest_of
 from annserve.domain.errors import UnknownUserError
 from annserve.domain.events import Event, EventType
-from annserve.domain.query import Mode, Options, Query, Source
+from annserve.domain.query import CatalogUse, Mode, Options, Query, Source
+from annserve.engine.catalog_settings import CatalogSettings
+from annserve.engine.fresh_state import FreshState
+from annserve.engine.histories import HistoryReader
 from annserve.engine.kept_shown import KeptShown
 from annserve.engine.known_users import TRAINING_MS_MAX
 from annserve.engine.outcomes import HistoryWithOutcomes
@@ -28,6 +31,7 @@ from annserve.engine.workbench import Workbench
 from annserve.snapshot.snapshot import Snapshot
 
 USER = "user-3"
+SECONDS = 10.0
 WORDS = {EventType.CLICK: "viewed", EventType.DISLIKE: "disliked"}
 
 
@@ -175,3 +179,65 @@ async def test_a_read_that_began_before_a_change_is_not_kept(events: FileEventSt
     assert await early == []
 
     assert [item.item_id for item in await shown.shown(USER, 5)] == ["a"]
+
+
+class HeldHistories:
+    """Gives what there was when it was asked, once it may go on."""
+
+    def __init__(self, entries: Sequence[HistoryEntry]) -> None:
+        self.entries = list(entries)
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def history(self, user_id: str, newest: int, deadline: Deadline = NO_DEADLINE) -> Sequence[HistoryEntry]:  # noqa: ARG002
+        found = list(self.entries)
+        self.asked.set()
+        await self.go_on.wait()
+        return found
+
+
+def entry(snapshot: Snapshot, row: int, at: int) -> HistoryEntry:
+    return HistoryEntry(item_id=snapshot.items.id(row), event="viewed", time_ms=at)
+
+
+async def test_a_history_read_before_it_was_deleted_is_none_of_an_erased_user(snapshot: Snapshot) -> None:
+    # Workers hear of an erasure before anything is deleted, and read in between.
+    histories, erased, changes = (
+        HeldHistories([entry(snapshot, 3, 10), entry(snapshot, 4, 30)]),
+        ErasedUsers(),
+        UserChanges(),
+    )
+    histories.go_on.set()
+    reader = HistoryReader(histories, FreshState(snapshot), CatalogSettings(), changes=changes, erased=erased)
+    erased.add([Erasure(digest=digest_of(USER), erased_ms=20)])
+    changes.note_all()
+
+    found = await reader.of(USER, Deadline.after(SECONDS), CatalogUse())
+    other = await reader.of("user-4", Deadline.after(SECONDS), CatalogUse())
+
+    assert (found.seen_rows.tolist(), found.taste_rows.tolist(), found.newest_ms) == ([4], [4], 30)
+    assert other.seen_rows.tolist() == [3, 4]
+
+
+async def test_who_asks_after_a_change_is_not_given_what_was_being_read_before_it(snapshot: Snapshot) -> None:
+    histories, changes = HeldHistories([]), UserChanges()
+    reader = HistoryReader(histories, FreshState(snapshot), CatalogSettings(), changes=changes)
+    early = asyncio.create_task(reader.of(USER, Deadline.after(SECONDS), CatalogUse()))
+    await histories.asked.wait()
+    histories.entries.append(entry(snapshot, 3, 10))
+    changes.note([USER])
+    late = asyncio.create_task(reader.of(USER, Deadline.after(SECONDS), CatalogUse()))
+    await asyncio.sleep(0)
+    histories.go_on.set()
+
+    assert (await late).seen_rows.tolist() == [3]
+    await early
+
+
+async def test_what_was_shown_to_an_erased_user_is_forgotten_before_it_is_deleted(events: FileEventStore) -> None:
+    erased = ErasedUsers()
+    shown = KeptShown(events, UserChanges(), erased)
+    await events.write([event("1", EventType.IMPRESSION, "a", at=10), event("2", EventType.IMPRESSION, "b", at=30)])
+    erased.add([Erasure(digest=digest_of(USER), erased_ms=20)])
+
+    assert [item.item_id for item in await shown.shown(USER, 5)] == ["b"]

@@ -14,7 +14,7 @@ from engine_catalog import KIND, PRICE, TwinCatalog
 from annserve.cache.bitmaps import BitmapCache
 from annserve.cache.shared import SharedCache
 from annserve.cache.shared_writer import BYTES_MIN
-from annserve.domain.catalog import HistoryEntry
+from annserve.domain.catalog import HistoryEntry, Schema
 from annserve.domain.deadline import Deadline
 from annserve.domain.query import CatalogUse
 from annserve.engine.catalog_settings import CatalogSettings
@@ -64,7 +64,7 @@ async def test_metadata_that_one_worker_read_another_does_not_read_again(
 ) -> None:
     one, other, use = reader(catalog, cache), reader(catalog, cache), CatalogUse()
     read = await metadata_of(one, "item-3", CatalogUse())
-    eventually_shared(cache, b"metadata\0item-3")
+    eventually_shared(cache, one._key("item-3"))
 
     assert await metadata_of(other, "item-3", use) == read == {"kind": ("common",), "price": (3.0,)}
     assert (use.database_calls, use.metadata_hits) == (0, 1)
@@ -74,7 +74,7 @@ async def test_metadata_that_one_worker_read_another_does_not_read_again(
 async def test_metadata_read_before_a_change_was_told_is_read_again(cache: SharedCache, catalog: TwinCatalog) -> None:
     one, other = reader(catalog, cache), reader(catalog, cache)
     await metadata_of(one, "item-3", CatalogUse())
-    eventually_shared(cache, b"metadata\0item-3")
+    eventually_shared(cache, one._key("item-3"))
     catalog.documents["item-3"]["price"] = 9
     other.forget(["item-3"])
 
@@ -84,11 +84,24 @@ async def test_metadata_read_before_a_change_was_told_is_read_again(cache: Share
 async def test_metadata_read_before_a_worker_was_told_of_changes_is_nothing_to_it(
     cache: SharedCache, catalog: TwinCatalog
 ) -> None:
-    await metadata_of(reader(catalog, cache), "item-3", CatalogUse())
-    eventually_shared(cache, b"metadata\0item-3")
+    one = reader(catalog, cache)
+    await metadata_of(one, "item-3", CatalogUse())
+    eventually_shared(cache, one._key("item-3"))
     catalog.documents["item-3"]["price"] = 9
 
     assert (await metadata_of(reader(catalog, cache), "item-3", CatalogUse()))["price"] == (9.0,)
+
+
+async def test_metadata_of_fewer_fields_is_nothing_to_a_worker_that_was_told_of_more(
+    cache: SharedCache, catalog: TwinCatalog
+) -> None:
+    fewer = TwinCatalog(catalog.documents)
+    fewer.schema = Schema([KIND])
+    one, other = reader(fewer, cache), reader(catalog, cache)
+    await one.of(["item-3"], [KIND.name], Deadline.after(SECONDS), None, CatalogUse())
+    eventually_shared(cache, one._key("item-3"))
+
+    assert await metadata_of(other, "item-3", CatalogUse()) == {"kind": ("common",), "price": (3.0,)}
 
 
 async def test_a_history_that_one_worker_read_another_does_not_read_again(

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from simulated_month import (
     MONTH_MS,
     START_MS,
@@ -18,6 +22,7 @@ from simulated_month import (
 )
 
 from annserve.domain.events import Event, EventType
+from annserve.domain.query import Mode, PlacementUse
 from annserve.reporting.dimensions import Dimension
 from annserve.reporting.report import Question, Report, report
 
@@ -142,3 +147,70 @@ def test_no_events_make_an_empty_report() -> None:
     empty = reported([])
 
     assert (empty.cells, empty.comparisons, empty.effects, empty.exposures) == ((), (), (), ())
+
+
+IMPRESSIONS = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # user
+        st.sampled_from(["control", "other"]),
+        st.sampled_from([Mode.RELATED, Mode.PERSONALIZE]),
+        st.none() | st.floats(-1, 1),
+        st.integers(1, 300),  # how often
+        st.sampled_from([None, 0.0, 12.5]),  # what a conversion was worth
+    ),
+    max_size=6,
+)
+
+
+@given(shown=IMPRESSIONS, confidence=st.sampled_from([0.5, 0.95, 0.999]))
+@settings(deadline=None, max_examples=150)
+@example(
+    shown=[
+        (0, "control", Mode.RELATED, None, 1, 0.0),
+        (1, "control", Mode.RELATED, None, 300, None),
+        (2, "other", Mode.RELATED, None, 1, 0.0),
+        (3, "other", Mode.RELATED, None, 2, None),
+    ],
+    confidence=0.95,
+)
+def test_however_few_events_there_are_the_report_is_made_of_numbers(
+    shown: list[tuple[int, str, Mode, float | None, int, float | None]], confidence: float
+) -> None:
+    events: list[Event] = []
+    for user, variant, mode, similarity, times, value in shown:
+        use = PlacementUse(
+            name="popup", version="1", experiment="x", variant=variant, mode=mode, user_context_similarity=similarity
+        )
+        for number in range(times):
+            id_ = f"{len(events)}"
+            events.append(event(id_, EventType.IMPRESSION, user, START_MS + len(events), id_, placement=use))
+            if value is not None and number == 0:
+                events.append(event(f"{id_}!", EventType.CONVERSION, user, START_MS + len(events), id_, value=value))
+
+    made = reported(events, replace(month_question(), confidence=confidence))
+
+    json.dumps(asdict(made), allow_nan=False)
+    for interval in [cell.conversion for cell in made.cells] + [one.lift for one in made.comparisons if one.lift]:
+        assert interval.low <= interval.value <= interval.high
+
+
+def event(id_: str, type_: EventType, user: int, time_ms: int, impression_id: str, **more: Any) -> Event:
+    return Event(
+        event_id=id_,
+        type=type_,
+        user_id=f"u{user}",
+        item_ids=("a",),
+        time_ms=time_ms,
+        impression_id=impression_id,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("cosine", [1e200, float("nan"), float("-inf")])
+def test_a_similarity_that_is_no_cosine_is_taken_for_unknown(events: list[Event], month: Report, cosine: float) -> None:
+    use = PlacementUse(name="popup", version="1", mode=Mode.RELATED, user_context_similarity=cosine)
+    wrong = event("wrong", EventType.IMPRESSION, 1, START_MS, "wrong", placement=use)
+
+    effects = reported([wrong, *events]).effects
+
+    assert effects == month.effects

@@ -88,6 +88,37 @@ def test_what_is_acknowledged_is_kept_once_and_counted_once(
     asyncio.run(run())
 
 
+class HeldStore(FileEventStore):
+    """Writes when it may."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.is_asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def write(self, events: Sequence[Event], deadline: Deadline = NO_DEADLINE) -> Written:
+        self.is_asked.set()
+        await self.go_on.wait()
+        return await super().write(events, deadline)
+
+
+async def test_an_event_that_waited_while_its_user_was_erased_is_not_written(tmp_path: Path) -> None:
+    store, erased = HeldStore(tmp_path / "events.jsonl"), set[str]()
+    queue = EventQueue(store, lambda event: event.user_id in erased)
+    first = asyncio.create_task(queue.write([event(0)], SIZE_BYTES))
+    await store.is_asked.wait()
+    second = asyncio.create_task(queue.write([event(1), event(2), event(4)], SIZE_BYTES))
+    await asyncio.sleep(0)  # It waits now, behind the first.
+    erased.add("u1")
+    store.go_on.set()
+
+    assert ((await first).accepted_count, await second) == (1, Written(accepted_count=1, duplicate_count=2))
+    assert await ids_in(store) == ["0", "2"]
+    assert (queue.counts.accepted, queue.counts.erased, queue.counts.duplicate) == (2, 2, 0)
+    await queue.close()
+    await store.close()
+
+
 async def test_a_database_that_is_killed_loses_nothing_and_is_used_again_when_it_is_back() -> None:
     acknowledged: list[int] = []
     refused: list[str] = []

@@ -26,6 +26,8 @@ from annserve.service.settings import ServerSettings
 from annserve.v1 import event_pb2 as messages
 from annserve.v1 import event_service_pb2 as service_messages
 from annserve.v1.event_service_pb2_grpc import EventServiceStub
+from annserve.v1.recommendation_service_pb2 import SimilarRequest
+from annserve.v1.recommendation_service_pb2_grpc import RecommendationServiceStub
 
 NOW = int(time.time())
 
@@ -341,3 +343,25 @@ def fields_of(error: grpc.aio.AioRpcError) -> list[str]:
     for detail in status.details:
         detail.Unpack(bad)
     return [violation.field for violation in bad.field_violations]
+
+
+async def test_a_store_that_hangs_leaves_room_for_calls_that_need_none(store: GatedStore) -> None:
+    queue = EventQueue(store, calls_max=4)
+    server = Server(ServerSettings(address="127.0.0.1:0", calls_max=8), TwinRecommender(), events=queue)
+    store.open.clear()
+    async with grpc.aio.insecure_channel(await server.start()) as channel:
+        waiting = [asyncio.create_task(write(channel, message(str(number)))) for number in range(4)]
+        await until(lambda: server.calls_under_way == 4)
+        more = [asyncio.create_task(refused(channel, message("more"))) for _ in range(4)]
+        # None of them waits, so there is room for this.
+        stub: Any = RecommendationServiceStub(channel)
+        errors = await asyncio.gather(*more)
+        answer = await stub.Similar(SimilarRequest(item_ids=["item-0"]), timeout=TIMEOUT_SECONDS)
+        store.open.set()
+        kept = await asyncio.gather(*waiting)
+
+    assert len(answer.recommendations.results) > 0
+    assert kept == [(1, 0)] * 4
+    assert {details_of(error)[0].reason for error in errors} == {"EVENTS_UNAVAILABLE"}
+    await server.stop()
+    await queue.close()

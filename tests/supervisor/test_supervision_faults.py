@@ -9,8 +9,10 @@ import sys
 import time
 
 import psutil
-from supervised import Supervised, lives
+import pytest
+from supervised import TIMEOUT_SECONDS, Supervised, lives
 
+from annserve.domain.errors import ActivationRefusedError
 from annserve.supervisor.supervisor import POINT_SECONDS
 
 
@@ -114,3 +116,19 @@ async def test_what_was_activated_before_is_no_wish_when_it_becomes_the_live_one
     # Whoever moves it afterwards is heard.
     (toy.folder / "CURRENT").write_text("B")
     toy.until(lambda: len(toy.lines("loads")) == 4)
+
+
+async def test_a_snapshot_whose_workers_fall_one_after_another_is_refused_though_each_served(toy: Supervised) -> None:
+    # Beside workers that answer, new ones come a few at a time: all of these never serve at once.
+    toy.start(workers=4)
+    toy.ready()
+    first = toy.pids("forks")
+    toy.set("fall-generation-2")
+
+    with pytest.raises(ActivationRefusedError):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await toy.ask("activate", snapshot_id="B")
+
+    status = await toy.ask("status")
+    assert (status["snapshot_id"], status["last_swap"]["cause"]) == ("A", "WORKERS_NOT_SERVING")
+    assert all(map(lives, first))

@@ -15,6 +15,9 @@ from annserve.supervisor.loader import Loader, LoadRefusedError, Post
 from annserve.supervisor.messages import Message
 from annserve.supervisor.orders import LoaderOrders
 
+FALL_SECONDS = 0.3
+"""How long workers that are to fall take to start, and then serve."""
+
 _fork = os.fork
 FOLDER = Path(sys.argv[1])
 
@@ -48,10 +51,13 @@ def work(_: None, post: Post) -> None:
     note("forks", f"{os.getpid()} {post.slot} {post.orders.generation} {time.monotonic():.3f}")
     if (FOLDER / f"fail-slot-{post.slot}").exists() or (FOLDER / f"fail-generation-{post.orders.generation}").exists():
         os._exit(3)
-    asyncio.run(attend(post))
+    falls = (FOLDER / f"fall-generation-{post.orders.generation}").exists()
+    if falls:
+        time.sleep(FALL_SECONDS)
+    asyncio.run(attend(post, falls=falls))
 
 
-async def attend(post: Post) -> None:
+async def attend(post: Post, *, falls: bool) -> None:
     leaving = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
 
@@ -59,6 +65,9 @@ async def attend(post: Post) -> None:
         note("health", f"{post.slot} {is_healthy}")
 
     attending = asyncio.create_task(attend_worker(post, calls=lambda: 7, tell_health=tell_health))
+    if falls:
+        await asyncio.sleep(FALL_SECONDS)
+        os._exit(3)
     await leaving.wait()
     while (FOLDER / "busy").exists():
         await asyncio.sleep(0.02)
