@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -179,8 +180,9 @@ class Traffic:
             # No two at the same moment.
             at = time.monotonic() + interval * number / self.clients
             while not stopping.wait(max(at - time.monotonic(), 0.0)):
-                at = max(at + interval, time.monotonic())
                 self.calls.append(self._call(client, self._request(chance)))
+                # After a call that took long it goes on in its own time: together, all would wait for each other.
+                at += interval * max(math.ceil((time.monotonic() - at) / interval), 1)
 
     def _request(self, chance: random.Random) -> Similar | Personalize:
         kinds = ["similar", "personalize", "filtered"] if self.is_filtering else ["similar", "personalize"]

@@ -22,7 +22,7 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from annserve.service.calls import DETAILS
 from annserve.service.context import Call, Metadata, ServedMethod
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
-from annserve.service.listeners import listening_fds, shut
+from annserve.service.listeners import ask_to_leave, listening_fds, shut
 from annserve.service.security import Security
 from annserve.service.transport import OPTIONS
 
@@ -31,6 +31,9 @@ _QUEUE: Final = 64
 """Where no more calls are under way nobody has to hurry."""
 _FLUSH_SECONDS: Final = 0.05
 """How long answers are given to leave before connections are closed: an answer given just before was lost."""
+
+_HEARD_SECONDS: Final = 0.05
+"""How long after they were asked to go elsewhere clients may still begin calls here: a few times of there and back."""
 
 _EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
@@ -138,13 +141,16 @@ class NativeTransport:
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls; see `transport.Transport.stop`.
 
-        Those that come on connections there are wait to be told UNAVAILABLE when these are closed: the native server
-        cannot ask its clients to go elsewhere and yet answer them, and one that is told earlier would try here again.
+        Who is connected is asked to go elsewhere, and what comes until that is heard is answered. What comes later
+        waits to be told UNAVAILABLE when connections are closed: one that is told earlier would try here again.
         """
-        self._is_stopping = True
         while self._listeners:
             shut(self._listeners.pop())
         resting = asyncio.create_task(self.rest.stop(grace_seconds))
+        if grace_seconds and self._front is not None and not self._is_stopping:
+            ask_to_leave(self._front.bound_port)
+            await asyncio.sleep(min(_HEARD_SECONDS, grace_seconds))
+        self._is_stopping = True
         if grace_seconds and self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace_seconds)
         for task in self._tasks.values():

@@ -19,7 +19,7 @@ import pytest
 from edge_twin import TIMEOUT_SECONDS, Calls, TwinRecommender
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from hostile_frames import wild_paths
+from hostile_frames import HELLO, SETTINGS, wild_paths
 
 from annserve.domain.errors import InputError
 from annserve.service.server import Server
@@ -33,6 +33,8 @@ HEALTH = "/grpc.health.v1.Health"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SIMILAR = messages.SimilarRequest(item_ids=["item-0"])
 SERVING = health_pb2.HealthCheckResponse.SERVING
+GOAWAY = 7
+"""A kind of frame."""
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -132,6 +134,27 @@ async def test_drain_tells_watchers_finishes_calls_and_does_not_wait_for_streams
 
         assert len((await under_way).recommendations.results) == 10
         await asyncio.wait_for(drained, TIMEOUT_SECONDS)
+
+
+async def test_drain_asks_who_is_connected_to_go_elsewhere(twin: TwinRecommender, transport: TransportName) -> None:
+    server = Server(ServerSettings(address="127.0.0.1:0", transport=transport, drain_grace_ms=60_000), twin)
+    host, _, port = (await server.start()).rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HELLO)
+
+    async def next_frame() -> tuple[int, bytes]:
+        head = await asyncio.wait_for(reader.readexactly(9), TIMEOUT_SECONDS)
+        return head[3], await asyncio.wait_for(reader.readexactly(int.from_bytes(head[:3], "big")), TIMEOUT_SECONDS)
+
+    assert (await next_frame())[0] == SETTINGS
+    drained = asyncio.create_task(server.drain())
+    kind, payload = await next_frame()
+    while kind != GOAWAY:
+        kind, payload = await next_frame()
+
+    assert payload[4:8] == b"\0\0\0\0", "no error"
+    writer.close()
+    await asyncio.wait_for(drained, TIMEOUT_SECONDS)
 
 
 async def test_stop_cancels_calls_under_way(twin: TwinRecommender, transport: TransportName) -> None:
