@@ -61,6 +61,7 @@ P99_RATIO_MAX = 2.0
 SKEWED_P99_RATIO_MAX = 1.5
 RATE_KEPT_MIN = 0.9
 LARGE_ITEM_COUNT = 100_000
+MEMORY_SWAPS = 4
 MEMORY_RATIO, MEMORY_BYTES_EACH = 1.2, 40e6
 """N workers may take so much of what one takes, and so much more each."""
 ZIPF_ITEM_COUNT = 5_000
@@ -222,7 +223,9 @@ class Trials:
             time.sleep(5.0)
             begun = time.monotonic()
             one = sum(pss_bytes(rig.instance).values())
-            swaps = swap_to_and_fro(rig, count, measure_memory=True)
+            swaps = swap_to_and_fro(rig, count)
+            # Apart: to count a process's pages holds it up, and whoever calls from here.
+            peak = max(swap.pss_bytes for swap in swap_to_and_fro(rig, MEMORY_SWAPS, measure_memory=True))
         seconds = [swap.seconds for swap in swaps]
         ratio = p99_ratio(rig, begun, [(swap.began, swap.ended) for swap in swaps])
         row = {
@@ -231,7 +234,7 @@ class Trials:
             "longest s": _rounded(max(seconds)),
             "p99 beside quiet": ratio,
             "Pss MB": round(one / 1e6),
-            "Pss MB at most": round(max(swap.pss_bytes for swap in swaps) / 1e6),
+            "Pss MB at most": round(peak / 1e6),
         }
         self._told(rig, f"{count} swaps", row)
         self._report.require(ratio <= P99_RATIO_MAX, f"p99 while snapshots change is within {P99_RATIO_MAX}x")

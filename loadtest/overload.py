@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=1_024, help="of the random snapshot")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each load lasts")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1, help="for searches; each keeps a processor busy")
     parser.add_argument("--approximate", action="store_true", help="calls as cheap as they are, for comparison")
     parser.add_argument("--transport", choices=["auto", "grpcio", "native"], default="auto")
     parser.add_argument("--rounds", type=int, default=1, help="how often all of it; each figure is their median")
@@ -66,7 +67,7 @@ def main() -> None:
             model = random_model(arguments.items, arguments.dimension)
             build_snapshot(model, SnapshotStore(folder), accept_recall=0.01)
         processors = sorted(os.sched_getaffinity(0))
-        with serving(folder, processors[0], arguments.transport) as address:
+        with serving(folder, processors[0], arguments.transport, arguments.threads) as address:
             if len(processors) > 1:
                 os.sched_setaffinity(0, processors[1:])
             rows = medians([asyncio.run(measured(address, arguments)) for _ in range(arguments.rounds)])
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 @contextmanager
-def serving(snapshots: Path, processor: int, transport: str) -> Iterator[str]:
+def serving(snapshots: Path, processor: int, transport: str, threads: int) -> Iterator[str]:
     """Run an instance of one worker on one ``processor``; gives its address."""
     annserve = shutil.which("annserve", path=str(Path(sys.executable).parent)) or "annserve"
     command = [annserve, "serve", "--address", "127.0.0.1:0", "--ops-address", "127.0.0.1:0", "--workers", "1"]
@@ -88,8 +89,9 @@ def serving(snapshots: Path, processor: int, transport: str) -> Iterator[str]:
     command += ["--transport", transport]
     # The keeper and the supervisor share the processor: that is how one is sold.
     pinned = ["taskset", "-c", str(processor), *command]
+    environment = {"ANNSERVE_ANSWER_TTL_MS": "0", "ANNSERVE_EXECUTOR_THREADS": str(threads)}
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(pinned, stderr=said, env={**os.environ, "ANNSERVE_ANSWER_TTL_MS": "0"})
+        process = subprocess.Popen(pinned, stderr=said, env={**os.environ, **environment})
         try:
             yield _address(process, said)
         finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from checked_traffic import Oracle, Traffic, catalogue, percentile_ms
 from damaged_snapshots import DAMAGES, damaged
 from instances import Instance, Probes, instance, until
 
+from annserve.snapshot.store import SnapshotStore
 from annserve_client.admin import AdminClient
 from annserve_client.errors import AnnserveError
 
@@ -145,12 +144,14 @@ class Swapped:
 
 
 def swap(rig: Rig, snapshot_id: str, *, measure_memory: bool = False) -> Swapped:
-    """Have ``CURRENT`` name another snapshot, by `annserve snapshots`, and wait until only that one answers."""
-    # An operator's command runs elsewhere: here it stands back, so as not to count as the instance's doing.
-    command = ["nice", "-n", "10", sys.executable, "-m", "annserve.cli", "snapshots"]
+    """Have ``CURRENT`` name another snapshot, and wait until only that one answers."""
+    # As `annserve snapshots` does it; starting that program here would be felt by whoever is measured.
+    store = SnapshotStore(rig.root)
     # To and fro: the second of each pair is what was live before.
-    command += ["activate", snapshot_id] if snapshot_id == rig.snapshot_ids[-1] else ["rollback"]
-    subprocess.run([*command, "--snapshots", str(rig.root)], check=True, capture_output=True, timeout=SWAP_SECONDS)
+    if snapshot_id == rig.snapshot_ids[-1]:
+        store.activate(snapshot_id)
+    else:
+        store.roll_back()
     began, peak, looked_at = time.monotonic(), 0, 0.0
     while time.monotonic() < began + SWAP_SECONDS:
         # Rarely: to look stops a process for as long as its pages are counted.
