@@ -62,6 +62,7 @@ class KeeperLink:
         self._next_ask = itertools.count().__next__
         self._asked: dict[int, tuple[Leaf | None, asyncio.Future[LeafBitmap]]] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self._was_here = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -108,7 +109,9 @@ class KeeperLink:
                 await self._follow()
             except (OSError, EOFError) as error:
                 if self.connected or not missed:
-                    _logger.warning("the keeper is away: %s", error if isinstance(error, OSError) else "it has gone")
+                    # Both are started together, and it has more to do before it listens.
+                    level = logging.WARNING if self._was_here else logging.INFO
+                    _logger.log(level, "the keeper is away: %s", error if isinstance(error, OSError) else "it has gone")
                 missed = True
                 pause_seconds = settings.reconnect_seconds
             except Exception:
@@ -128,6 +131,7 @@ class KeeperLink:
             if welcome.header["do"] != "welcome":
                 raise ValueError(f"the keeper begins with {welcome.header}")
             self._writer = writer
+            self._was_here = True
             for listener in self._lost_listeners:
                 listener()
             _logger.info("the keeper is here")
