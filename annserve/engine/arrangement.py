@@ -78,8 +78,12 @@ def arrange(
         explain: Whether to account for effects, which costs about as much again.
     """
     scores, is_kept = weighted_scores(candidates.scores, candidates.weights)
-    kept = is_kept.nonzero()[0]
-    order: Rows = kept[(-scores[kept]).argsort(kind="stable")]
+    order: Rows
+    if is_kept.all():
+        order = (-scores).argsort(kind="stable")
+    else:
+        kept = is_kept.nonzero()[0]
+        order = kept[(-scores[kept]).argsort(kind="stable")]
     place_count = min(k, len(order))
     account = Account([cap.name for cap in recipe.caps]) if explain else None
     page = _empty_page(candidates, recipe, order, scores, account)
@@ -100,7 +104,9 @@ def arrange(
 def _empty_page(candidates: Candidates, recipe: Recipe, order: Rows, scores: Scores, account: Account | None) -> Page:
     numbered = order.tolist() if recipe.caps else []
     caps = [Crowding(cap, candidates.values[cap.name], numbered) for cap in recipe.caps]
-    variety = Variety(scores[order], candidates.vectors[order], recipe.diversity) if recipe.diversity else None
+    variety = None
+    if recipe.diversity:
+        variety = Variety(scores[order], candidates.vectors.take(order, axis=0), recipe.diversity)
     return Page(candidates.is_fresh[order], variety, caps, account)
 
 

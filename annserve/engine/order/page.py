@@ -41,7 +41,8 @@ class Page:
         for place, (_, candidate) in ahead.items():
             self._hold(candidate, place)
         for place in range(place_count):
-            self._wake(self._sleeping.pop(place, ()))
+            if self._sleeping:
+                self._wake(self._sleeping.pop(place, ()))
             if place in ahead:
                 pin, candidate = ahead.pop(place)
                 self._reserve(candidate, place, self.pinned, pin.name)
@@ -56,7 +57,7 @@ class Page:
                 candidate = chosen
                 self._hold(candidate, place)
             self.placed.append(candidate)
-            if self._variety is not None:
+            if self._variety is not None and place + 1 < place_count:
                 self._variety.place(candidate)
 
     def _choose(self, place: int, *, is_exploration: bool) -> int | None:

@@ -32,12 +32,14 @@ class Variety:
         self._gains: Scores = self._relevance
         self._taken: Scores = np.zeros_like(self._relevance)
         """Minus infinity for whom it is not asked about at present, 0 for the others."""
+        self._asked: Scores = np.empty_like(self._relevance)
+        """What `gains` returned last, to be written to again: a few arrays for each place add up."""
+        self._added: Scores = np.empty_like(self._relevance)
 
     @property
     def gains(self) -> Scores:
-        """Shape ``(n,)``; minus infinity for those who are taken out."""
-        gains: Scores = self._gains + self._taken
-        return gains
+        """Shape ``(n,)``; minus infinity for those who are taken out. To be read before it is asked for again."""
+        return np.add(self._gains, self._taken, out=self._asked)
 
     def take(self, candidate: int) -> None:
         """Leave ``candidate`` out of `gains`."""
@@ -49,11 +51,12 @@ class Variety:
 
     def place(self, candidate: int) -> None:
         """Count the likeness of all with ``candidate``."""
-        gains: Scores = self._vectors @ self._vectors[candidate]
-        np.subtract(self._relevance, gains, out=gains)
+        added = np.dot(self._vectors, self._vectors[candidate], out=self._added)
+        np.subtract(self._relevance, added, out=added)
         if self._is_any_placed:
-            np.minimum(self._gains, gains, out=gains)
-        self._gains, self._is_any_placed = gains, True
+            np.minimum(self._gains, added, out=self._gains)
+        else:
+            self._gains, self._added, self._is_any_placed = added, np.empty_like(added), True
 
 
 def _scaled(scores: Scores) -> Scores:

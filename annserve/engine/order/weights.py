@@ -27,17 +27,24 @@ def weighted_scores(scores: Scores, weights: Mapping[str, Scores]) -> tuple[Scor
         scores: Shape ``(n,)``, finite. Not modified.
         weights: By rule, shape ``(n,)`` each, finite, at least 0.
     """
-    is_kept = np.ones(len(scores), np.bool_)
     if not weights:
-        return scores, is_kept
-    factors = np.ones(len(scores))
-    for weight in weights.values():
+        return scores, np.ones(len(scores), np.bool_)
+    # Done in place, and only what is needed: on a few hundred scores every call of numpy costs more than its work.
+    first, *others = weights.values()
+    factors = first.astype(np.float64)
+    for weight in others:
         factors *= weight
-        is_kept &= weight > 0
-    # No product of weights above 0 takes out, so none may come to 0; and infinity times a score of 0 would be NaN.
-    np.clip(factors, _LEAST, _MOST, out=factors)
-    moved = np.where(scores < 0, scores / factors, scores * factors)
-    return moved.clip(-_MOST, _MOST).astype(np.float32), is_kept
+    is_kept: Flags = factors > 0
+    if not is_kept.all():
+        # A product of weights above 0 may come to 0 too, and takes out nobody.
+        is_kept = np.logical_and.reduce([weight > 0 for weight in weights.values()])
+    np.maximum(factors, _LEAST, out=factors)
+    np.minimum(factors, _MOST, out=factors)  # Infinity times a score of 0 would be NaN.
+    is_below = scores < 0
+    moved = np.where(is_below, scores / factors, scores * factors) if is_below.any() else scores * factors
+    np.maximum(moved, -_MOST, out=moved)
+    np.minimum(moved, _MOST, out=moved)
+    return moved.astype(np.float32), is_kept
 
 
 def rotation_weights(ages_seconds: npt.NDArray[np.float64], rotation: Rotation) -> Scores:

@@ -61,10 +61,10 @@ class CandidateFields:
         if age_seconds > self._ttl_seconds:
             self._drop()
         columns = {name: self._columns.get(name) or _Column() for name in names}
-        is_missing = np.zeros(len(rows), np.bool_) if age_seconds <= bound else np.ones(len(rows), np.bool_)
+        is_known = np.ones(len(rows), np.bool_) if age_seconds <= bound else np.zeros(len(rows), np.bool_)
         for column in columns.values():
-            is_missing |= ~column.knows(rows)
-        missing, asked = rows[is_missing], rows.tolist()
+            is_known &= column.knows(rows)
+        missing, asked = rows[:0] if is_known.all() else rows[~is_known], rows.tolist()
         use.metadata_hits += len(rows) - len(missing)
         if not missing.size:
             return {name: _Looked(asked, column.get) for name, column in columns.items()}
@@ -123,8 +123,11 @@ class _Column:
         self._is_known: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
 
     def knows(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        self._make_room(rows)
-        return self._is_known[rows]
+        try:
+            return self._is_known.take(rows)
+        except IndexError:
+            self._make_room(rows)
+            return self._is_known.take(rows)
 
     def get(self, row: int) -> Values:
         return self._values.get(row, ())

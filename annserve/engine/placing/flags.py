@@ -40,10 +40,10 @@ class FlagReader:
         if known.flags is None:
             known.flags = np.zeros((passing.max() if passing else 0) + 1, np.bool_)
             known.flags[np.frombuffer(passing.to_array(), np.uint32)] = True
-        if int(rows.max(initial=0)) >= len(known.flags):
+        try:
+            return known.flags.take(rows)
+        except IndexError:  # Rows of items that came since may be larger than any that passes.
             return flags_of(rows, passing)
-        flags: Flags = known.flags[rows]
-        return flags
 
 
 def flags_of(rows: Rows, passing: BitMap) -> Flags:

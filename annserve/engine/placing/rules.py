@@ -20,6 +20,8 @@ from annserve.engine.unit_vectors import cosines
 from annserve.placements.recipe import Expression, WeightRule
 from annserve.placements.variables import CONTEXT_ITEM, ITEM_PREFIX, SCORE, USER_ITEM
 
+_UNCHANGED = np.float32(1.0)
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Ruled:
@@ -63,9 +65,10 @@ async def ruled(
             flags = None if fields is None else _mixed(rule, ranking, circumstances, fields)
         if flags is None:
             is_skipped = True
+        elif flags is True:
+            weights[rule.name] = np.full(len(rows), rule.weight, np.float32)
         elif flags is not False:
-            weights[rule.name] = weight = np.ones(len(rows), np.float32)
-            weight[flags] = rule.weight
+            weights[rule.name] = np.where(flags, np.float32(rule.weight), _UNCHANGED)
     missing: Sequence[Values] = [()] * len(rows)
     values = {cap.name: missing if fields is None else fields[cap.field.name] for cap in recipe.caps}
     return Ruled(weights=weights, values=values, is_skipped=is_skipped)
