@@ -15,6 +15,7 @@ from annserve.domain.events import ShownReader
 from annserve.domain.ports import Basis, Recommender
 from annserve.domain.query import Answer, Placed, Query
 from annserve.engine.placing.circumstances import hour_number
+from annserve.engine.placing.kept_rankings import KeptRankings
 from annserve.engine.placing.occasion import Occasion, Occasions
 from annserve.engine.placing.placer import Placer, now_utc
 from annserve.engine.placing.shown import answer_of
@@ -55,7 +56,9 @@ class PlacementRecommender:
         self._inner = inner
         self._recommender = recommender
         self._occasions = Occasions(placements)
-        self._placer = Placer(inner, recommender.fresh, self._occasions, shown_reader, wait_seconds, now)
+        self._placer = Placer(
+            inner, KeptRankings(inner), recommender.fresh, self._occasions, shown_reader, wait_seconds, now
+        )
         self._now = now
 
     @property

@@ -20,6 +20,7 @@ from annserve.engine.knowledge import NO_ROWS
 from annserve.engine.placing.candidates import join_below, ordered
 from annserve.engine.placing.circumstances import Circumstances, request_values, vector_values
 from annserve.engine.placing.fallbacks import Chain
+from annserve.engine.placing.kept_rankings import KeptRankings
 from annserve.engine.placing.occasion import Occasion, Occasions
 from annserve.engine.placing.page import Page
 from annserve.engine.placing.question import question_of
@@ -48,14 +49,16 @@ class Placer:
     def __init__(
         self,
         ranker: Ranker,
+        rankings: KeptRankings,
         fresh: FreshState,
         occasions: Occasions,
         shown_reader: ShownReader | None,
         wait_seconds: float,
         now: Callable[[], datetime] = now_utc,
     ) -> None:
-        """Ask ``ranker``, and ``shown_reader`` what users were shown, for at most ``wait_seconds``."""
+        """Ask ``ranker``, first by way of ``rankings``, and ``shown_reader`` for at most ``wait_seconds``."""
         self._ranker = ranker
+        self._rankings = rankings
         self._fresh = fresh
         self._occasions = occasions
         self._shown_reader = shown_reader
@@ -148,7 +151,7 @@ class Placer:
         """Return what ``question`` finds; None where the recipe goes to its chain because the catalogue is down."""
         recipe = shown.occasion.recipe
         try:
-            return await self._ranker.rank(question, deadline, exclusions)
+            return await self._rankings.rank(question, deadline, exclusions)
         except CatalogUnavailableError:
             reaction = recipe.on_unavailable
             if reaction is OnUnavailable.FAIL or (reaction is OnUnavailable.FALLBACK and not has_chain):

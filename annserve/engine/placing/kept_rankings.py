@@ -1,0 +1,98 @@
+"""Candidates that were ranked for an equal question: what depends on the seeds and the catalogue, and not on the user.
+
+Requests to a placement differ in their user, circumstances and variant, and so do their answers; the candidates behind
+them are the same. What makes them others is in `domain.ports.Basis`: the versions of the filter's leaves, and of items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from cachetools import LRUCache
+
+from annserve.domain.deadline import Deadline
+from annserve.domain.ports import Basis
+from annserve.domain.query import CatalogUse, Mode, Query
+from annserve.engine.ranking import NO_EXCLUSIONS, Exclusions, Ranking
+
+RANKINGS_KEPT: Final = 1_024
+"""Of 200 rows, each takes about 4 KiB."""
+
+
+class RankingSource(Protocol):
+    """Ranks, and says what rankings rest on; the recommenders with and without a catalogue do."""
+
+    def basis(self, query: Query) -> Basis | None:
+        """Return what an answer rests on; see `domain.ports.Recommender.basis`."""
+        ...
+
+    async def rank(self, query: Query, deadline: Deadline, exclusions: Exclusions) -> Ranking:
+        """Return the best rows; see `engine.ranking.Ranker.rank`."""
+        ...
+
+
+class KeptRankings:
+    """Ranks by ``source`` what it has not ranked lately. One event loop uses it."""
+
+    def __init__(self, source: RankingSource) -> None:
+        self._source = source
+        self._kept: LRUCache[Hashable, tuple[tuple[int, ...], Ranking]] = LRUCache(RANKINGS_KEPT)
+
+    async def rank(self, query: Query, deadline: Deadline, exclusions: Exclusions) -> Ranking:
+        """Return the best rows, as `engine.ranking.Ranker.rank` does; the ranking is the caller's, its arrays are not.
+
+        An explanation tells of a search, so a question that wants one is always ranked anew.
+        """
+        key = _key_of(query) if exclusions is NO_EXCLUSIONS else None
+        basis = None if key is None else self._source.basis(query)
+        if basis is None:
+            return await self._source.rank(query, deadline, exclusions)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == basis.versions:
+            return _again(kept[1], basis)
+        ranking = await self._source.rank(query, deadline, exclusions)
+        now = self._source.basis(query)
+        # What changed meanwhile may have been counted, or not.
+        if now is not None and now.versions == basis.versions and not ranking.degradations and not ranking.checked:
+            for array in (ranking.rows, ranking.scores):
+                array.setflags(write=False)
+            # Not what was allowed: it is of the catalogue's size, and others of it follow with every change.
+            eligibility = replace(ranking.eligibility, restriction=None)
+            self._kept[key] = basis.versions, replace(ranking, eligibility=eligibility)
+        return ranking
+
+
+def _key_of(query: Query) -> Hashable | None:
+    """Return what two questions share that have the same candidates; None where they are not kept."""
+    options = query.options
+    if (
+        query.mode is not Mode.SIMILAR
+        or options.explain
+        or options.bypass_cache
+        or options.max_staleness_seconds == 0.0
+        or options.exclude_item_ids
+        or options.candidate_item_ids is not None
+    ):
+        return None
+    return query.item_ids, options.k, options.filter, options.ef_search, options.exact, options.strict
+
+
+def _again(kept: Ranking, basis: Basis) -> Ranking:
+    # Written out: `replace` takes several times as long.
+    return Ranking(
+        snapshot_id=kept.snapshot_id,
+        items=kept.items,
+        rows=kept.rows,
+        scores=kept.scores,
+        source=kept.source,
+        search_path=kept.search_path,
+        selectivity=kept.selectivity,
+        vectors=kept.vectors,
+        eligibility=kept.eligibility,
+        user_impact=kept.user_impact,
+        stage_us=(),
+        catalog_age_seconds=basis.age_seconds,
+        catalog_use=None if kept.catalog_use is None else CatalogUse(),
+    )
