@@ -87,7 +87,11 @@ def compile_expression(text: str, variables: Variables, returns: Returns) -> Com
     Raises:
         ExpressionError: it cannot be understood, reads what there is not, or gives something else.
     """
-    node = parse_expression(text)
+    return compile_node(parse_expression(text), text, variables, returns)
+
+
+def compile_node(node: Node, text: str, variables: Variables, returns: Returns) -> CompiledExpression:
+    """Return ``node``, which ``text`` says or has a part that says, compiled; raises as `compile_expression`."""
     read: dict[str, Variable] = {}
     tested: dict[str, str] = {}
     for part in nodes_of(node):

@@ -14,13 +14,19 @@ from annserve.domain.filter import And, Equals, Field, FieldType, Filter, In, No
 from annserve.placements.expression_tree import Constant, Has, Listed, Name, Node, Operation, milliseconds
 from annserve.placements.variables import Variables
 
-_TURNED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+TURNED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+"""What a comparison is with its sides exchanged."""
 
 
 def filter_of(node: Node, variables: Variables) -> Filter | None:
     """Return the canonical filter that passes exactly the items for which ``node`` holds; None if there is none."""
-    sides = _Translator(variables).sides(node)
+    sides = sides_of(node, variables)
     return None if sides is None else canonical(sides.holds)
+
+
+def sides_of(node: Node, variables: Variables) -> Sides | None:
+    """Return the filters of the items for which ``node`` holds, and for which it fails; None if there are none."""
+    return _Translator(variables).sides(node)
 
 
 def present(field: Field) -> Filter:
@@ -37,7 +43,7 @@ def present(field: Field) -> Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sides:
+class Sides:
     """For which items a condition holds, and for which it fails: for those in neither it is undecided."""
 
     holds: Filter
@@ -48,7 +54,7 @@ class _Translator:
     def __init__(self, variables: Variables) -> None:
         self._variables = variables
 
-    def sides(self, node: Node) -> _Sides | None:
+    def sides(self, node: Node) -> Sides | None:
         match node:
             case Operation("&&" | "||", operands):
                 sides = [self.sides(operand) for operand in operands]
@@ -56,22 +62,22 @@ class _Translator:
                 if len(known) < len(sides):
                     return None
                 holds, fails = tuple(one.holds for one in known), tuple(one.fails for one in known)
-                return _Sides(And(holds), Or(fails)) if node.operator == "&&" else _Sides(Or(holds), And(fails))
+                return Sides(And(holds), Or(fails)) if node.operator == "&&" else Sides(Or(holds), And(fails))
             case Operation("!", (operand,)):
                 inner = self.sides(operand)
-                return None if inner is None else _Sides(inner.fails, inner.holds)
+                return None if inner is None else Sides(inner.fails, inner.holds)
             case Operation("in", (left, right)):
                 return self._membership(left, right)
-            case Operation(operator, (left, right)) if operator in _TURNED:
-                return self._comparison(operator, left, right) or self._comparison(_TURNED[operator], right, left)
+            case Operation(operator, (left, right)) if operator in TURNED:
+                return self._comparison(operator, left, right) or self._comparison(TURNED[operator], right, left)
             case Has() if (field := self._field(node)) is not None:
-                return _Sides(present(field), Not(present(field)))
+                return Sides(present(field), Not(present(field)))
             case Name() if (field := self._field(node)) is not None and not field.many:
                 return _leaf(field, Equals(field, True)) if field.type is FieldType.BOOLEAN else None
             case _:
                 return None
 
-    def _comparison(self, operator: str, left: Node, right: Node) -> _Sides | None:
+    def _comparison(self, operator: str, left: Node, right: Node) -> Sides | None:
         field, value = self._field(left), _scalar(right)
         if field is None or field.many or value is None or isinstance(left, Has):
             return None
@@ -80,7 +86,7 @@ class _Translator:
                 return _leaf(field, Equals(field, value))
             case "!=":
                 sides = _leaf(field, Equals(field, value))
-                return _Sides(sides.fails, sides.holds)
+                return Sides(sides.fails, sides.holds)
             case _ if field.type is FieldType.BOOLEAN:
                 return None
             case "<":
@@ -92,7 +98,7 @@ class _Translator:
             case _:
                 return _leaf(field, Range(field, minimum=value))
 
-    def _membership(self, left: Node, right: Node) -> _Sides | None:
+    def _membership(self, left: Node, right: Node) -> Sides | None:
         field = self._field(left)
         if field is not None and not field.many and isinstance(right, Listed) and isinstance(left, Name):
             values = tuple(_scalar(element) for element in right.elements)
@@ -110,8 +116,8 @@ class _Translator:
         return None if variable is None else variable.field
 
 
-def _leaf(field: Field, leaf: Filter) -> _Sides:
-    return _Sides(leaf, And((present(field), Not(leaf))))
+def _leaf(field: Field, leaf: Filter) -> Sides:
+    return Sides(leaf, And((present(field), Not(leaf))))
 
 
 def _scalar(node: Node) -> Scalar | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from annserve.domain.catalog import Schema
-from annserve.domain.filter import Field, Filter
+from annserve.domain.filter import Filter
+from annserve.placements.condition_parts import parts_of
 from annserve.placements.expression import CompiledExpression, Returns, compile_expression
 from annserve.placements.expression_filter import filter_of
 from annserve.placements.expression_tree import ExpressionError
 from annserve.placements.filters import filters_of
 from annserve.placements.findings import Findings
+from annserve.placements.parts import Part
 from annserve.placements.problems import Place
 from annserve.placements.recipe import ContextField
 from annserve.placements.variables import Scope, Variables
@@ -70,12 +72,9 @@ class Reading:
         """Return the filters of ``where``."""
         return list(filters_of(where, self.schema, path, self.findings))
 
-    def fields_of(self, expression: CompiledExpression) -> Iterator[Field]:
-        """Return the item fields that ``expression`` reads, by name."""
-        for name in sorted(expression.names):
-            variable = self.variables.get(name)
-            if variable is not None and variable.field is not None:
-                yield variable.field
+    def parts_of(self, expression: CompiledExpression) -> Part:
+        """Return what ``expression``, a condition, is made of."""
+        return parts_of(expression.node, expression.text, self.variables)
 
     def _is_for_request(self, name: str) -> bool:
         variable = self.variables.get(name)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from annserve.domain.filter import Field, Filter
 from annserve.domain.query import Mode
+
+if TYPE_CHECKING:
+    from annserve.placements.parts import Part
 
 ExpressionValue: TypeAlias = bool | float | str
 
@@ -60,9 +63,9 @@ class WeightRule:
     request: Expression | None = None
     """Over the request alone: evaluated once."""
     mixed: Expression | None = None
-    """Over both, or over scores: evaluated for each candidate."""
-    mixed_fields: tuple[Field, ...] = ()
-    """The item fields that `mixed` reads."""
+    """Over both, or over scores: followed by its parts."""
+    parts: Part | None = None
+    """Holds exactly where `mixed` does; set with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

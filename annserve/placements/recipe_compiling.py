@@ -184,9 +184,7 @@ class RecipeCompiler:
         filter_ = self._reading.as_filter(expression)
         if filter_ is not None:
             return WeightRule(name=name, weight=weight, items=filter_)
-        return WeightRule(
-            name=name, weight=weight, mixed=expression, mixed_fields=tuple(self._reading.fields_of(expression))
-        )
+        return WeightRule(name=name, weight=weight, mixed=expression, parts=self._reading.parts_of(expression))
 
     def _caps(self) -> Iterator[Cap]:
         for place, entry in enumerate(self._rules.caps):

@@ -42,6 +42,7 @@ WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "satu
 
 CLOCK: Final = frozenset({HOUR, WEEKDAY})
 
+_PLAIN: Final = {FieldType.NUMBER: float, FieldType.STRING: str, FieldType.TIME: int}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_MS: Final = timedelta(milliseconds=1)
 
@@ -80,6 +81,19 @@ class Variable:
         # Metadata has a tuple a field.
         plain = value[0] if type(value) is tuple and len(value) == 1 else value
         return plain if type(plain) in (float, str) else self._plain(plain)
+
+    def plain(self, value: object) -> float | str | int | None:
+        """Return ``value``, a number, text or time, as Python can compare it; None where CEL has nothing to compare.
+
+        The outcome is CEL's: numbers are doubles, texts are ordered by code point, times are whole milliseconds.
+        """
+        if value is None or value == ():
+            return None
+        try:
+            plain = self.cel_value(value)
+        except OverflowError:
+            return None
+        return plain if type(plain) is _PLAIN.get(self.type) else None  # type: ignore[return-value]
 
     def _plain(self, value: object) -> object:
         if self.type is FieldType.NUMBER and isinstance(value, int) and not isinstance(value, bool):

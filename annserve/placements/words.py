@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from annserve.placements.parts import Compared, OfEach, Part, singles_of
 from annserve.placements.placement import CompiledPlacement
 from annserve.placements.recipe import Fallback, FallbackKind, OnUnavailable, Recipe, WeightRule
 
@@ -17,6 +18,7 @@ _BITMAPS = "bitmaps: one look a candidate, nothing is evaluated"
 _CALL_US = 4
 """What evaluating an expression takes, about."""
 _REQUEST = f"about {_CALL_US} us a request"
+_COMPARISON = "one comparison a candidate: about 0.1 us each"
 _FALLBACKS = {
     FallbackKind.RECENT_ITEMS: "what suits the user's latest items",
     FallbackKind.POPULAR: "the most popular items that pass the filter",
@@ -130,11 +132,20 @@ def _weight(rule: WeightRule, placement: CompiledPlacement, recipe: Recipe) -> C
     text = _condition(rule, placement, recipe)
     if rule.items is not None:
         costs = _BITMAPS
-    elif rule.request is not None:
+    elif rule.request is not None or rule.parts is None:
         costs = _REQUEST
     else:
-        costs = f"about {_CALL_US} us a candidate: up to {recipe.candidates * _CALL_US / 1_000:.1f} ms"
+        costs = _costs_of(rule.parts, recipe.candidates)
     return Clause(key=rule.name, does=f"{does} when {text}", costs=costs)
+
+
+def _costs_of(parts: Part, candidates: int) -> str:
+    """Return what the dearest kind of the ``parts`` of a mixed condition costs."""
+    kinds = {type(single) for single in singles_of(parts)}
+    if OfEach in kinds:
+        most = f"up to {candidates * _CALL_US / 1_000:.1f} ms where all differ"
+        return f"about {_CALL_US} us for candidates with equal values: {most}"
+    return _COMPARISON if Compared in kinds else f"{_BITMAPS}; {_REQUEST}"
 
 
 def _condition(rule: WeightRule, placement: CompiledPlacement, recipe: Recipe) -> str:

@@ -12,6 +12,7 @@ from annserve.domain.query import Mode
 from annserve.placements.expression import CompiledExpression
 from annserve.placements.file import PlacementFile, json_schema
 from annserve.placements.loading import compiled, compiled_set
+from annserve.placements.parts import Compared, OfItems, fields_of, singles_of
 from annserve.placements.placement import version_of
 from annserve.placements.problems import PlacementsRefusedError
 from annserve.placements.recipe import (
@@ -86,7 +87,9 @@ def test_whole_file_becomes_its_recipe() -> None:
     assert recipe.weights[0].items == Equals(FIELDS["on_sale"], True)
     assert recipe.weights[1].request is not None
     assert recipe.weights[2].mixed is not None
-    assert recipe.weights[2].mixed_fields == (FIELDS["price"],)
+    assert recipe.weights[2].parts is not None
+    assert [type(single) for single in singles_of(recipe.weights[2].parts)] == [OfItems, Compared]
+    assert fields_of(recipe.weights[2].parts) == ()
     assert recipe.caps == (
         Cap(name="caps[0]", field=FIELDS["status"], at_most=2, window=5),
         Cap(name="caps[1]", field=FIELDS["tags"], at_most=3),

@@ -8,10 +8,21 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from annserve.domain.filter import Filter
-from annserve.placements.recipe import Expression, FallbackKind, Recipe
+from annserve.placements.parts import OfItems, fields_of, singles_of
+from annserve.placements.recipe import Expression, FallbackKind, Recipe, WeightRule
 from annserve.placements.variables import CONTEXT_KNOWN, USER_CONTEXT, USER_KNOWN
 
 _RECIPES_KEPT = 1_024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What one rule reads of the catalogue."""
+
+    filters: tuple[Filter, ...]
+    """The conditions over item fields alone that it is, or is made of."""
+    field_names: tuple[str, ...]
+    """The fields of candidates that it reads besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +32,10 @@ class Method:
     recipe: Recipe
     reads_vectors: bool
     """Whether the vectors of user and context have to be known before anything is asked."""
+    needs: tuple[Needs, ...]
+    """Of each weight, in the order of the recipe."""
     item_filters: tuple[Filter, ...]
-    """The conditions of rules over item fields alone, in the order of the rules."""
+    """Those of all weights, each once."""
     field_names: tuple[str, ...]
     """The fields of candidates that caps count and mixed rules read."""
     orders_anew: bool
@@ -47,11 +60,13 @@ class Methods:
 
 def _method_of(recipe: Recipe) -> Method:
     names = frozenset(name for expression in _expressions(recipe) for name in expression.names)
-    fields = {field.name for rule in recipe.weights for field in rule.mixed_fields}
+    needs = tuple(map(_needs_of, recipe.weights))
+    fields = {name for one in needs for name in one.field_names}
     return Method(
         recipe=recipe,
         reads_vectors=recipe.reads_similarity or bool(names & {USER_KNOWN, CONTEXT_KNOWN, USER_CONTEXT}),
-        item_filters=tuple(rule.items for rule in recipe.weights if rule.items is not None),
+        needs=needs,
+        item_filters=tuple(dict.fromkeys(filter_ for one in needs for filter_ in one.filters)),
         field_names=tuple(sorted(fields | {cap.field.name for cap in recipe.caps})),
         orders_anew=bool(
             recipe.weights
@@ -63,6 +78,13 @@ def _method_of(recipe: Recipe) -> Method:
         ),
         fallback_placements=tuple(step.placement for step in recipe.fallbacks if step.kind is FallbackKind.PLACEMENT),
     )
+
+
+def _needs_of(rule: WeightRule) -> Needs:
+    if rule.parts is None:
+        return Needs(filters=() if rule.items is None else (rule.items,), field_names=())
+    filters = [single.filter for single in singles_of(rule.parts) if isinstance(single, OfItems)]
+    return Needs(filters=tuple(filters), field_names=tuple(field.name for field in fields_of(rule.parts)))
 
 
 def _expressions(recipe: Recipe) -> Iterator[Expression]:

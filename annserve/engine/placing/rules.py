@@ -15,10 +15,9 @@ from annserve.engine.placing.candidate_reader import CandidateReader
 from annserve.engine.placing.circumstances import Circumstances
 from annserve.engine.placing.flags import Flags
 from annserve.engine.placing.method import Method
+from annserve.engine.placing.mixed import MixedConditions
 from annserve.engine.ranking import Ranking
-from annserve.engine.unit_vectors import cosines
-from annserve.placements.recipe import Expression, WeightRule
-from annserve.placements.variables import CONTEXT_ITEM, ITEM_PREFIX, SCORE, USER_ITEM
+from annserve.placements.recipe import WeightRule
 
 _UNCHANGED = np.float32(1.0)
 
@@ -52,17 +51,16 @@ async def ruled(
         passing = await reader.passing(method.item_filters, rows, max_staleness_seconds, deadline, use)
     if reader is not None and method.field_names:
         fields = await reader.fields(method.field_names, rows, max_staleness_seconds, deadline, use)
+    known = {filter_: flags for filter_, flags in zip(method.item_filters, passing, strict=True) if flags is not None}
+    mixed = MixedConditions(ranking, circumstances, known, fields or {})
     weights: dict[str, Scores] = {}
-    remaining = iter(passing)
     is_skipped = fields is None
-    for rule in recipe.weights:
-        flags: Flags | bool | None
-        if rule.items is not None:
-            flags = next(remaining)
-        elif rule.request is not None:
+    for rule, needs in zip(recipe.weights, method.needs, strict=True):
+        flags: Flags | bool | None = None
+        if rule.request is not None:
             flags = circumstances.hold(rule.request)
-        else:
-            flags = None if fields is None else _mixed(rule, ranking, circumstances, fields)
+        elif all(filter_ in known for filter_ in needs.filters) and (fields is not None or not needs.field_names):
+            flags = known[rule.items] if rule.items is not None else _mixed(rule, mixed)
         if flags is None:
             is_skipped = True
         elif flags is True:
@@ -74,32 +72,5 @@ async def ruled(
     return Ruled(weights=weights, values=values, is_skipped=is_skipped)
 
 
-def _mixed(
-    rule: WeightRule, ranking: Ranking, circumstances: Circumstances, fields: Mapping[str, Sequence[Values]]
-) -> Flags:
-    """Return for which candidates a condition over item and request holds: evaluated for each of them."""
-    condition = rule.mixed
-    if condition is None:
-        return np.zeros(len(ranking.rows), np.bool_)
-    columns: list[tuple[str, Sequence[object]]] = [
-        (ITEM_PREFIX + field.name, fields[field.name]) for field in rule.mixed_fields
-    ]
-    columns += _of_vectors(condition, ranking)
-    names = [name for name, _ in columns]
-    known = dict(circumstances.values)
-    held = []
-    for of_candidate in zip(*(values for _, values in columns), strict=True):
-        known.update(zip(names, of_candidate, strict=True))
-        held.append(condition.evaluate(known) is True)
-    return np.array(held, np.bool_)
-
-
-def _of_vectors(condition: Expression, ranking: Ranking) -> list[tuple[str, Sequence[object]]]:
-    """Return what ``condition`` reads of each candidate's score and vector, where there is something to read."""
-    items, rows, vectors = ranking.items, ranking.rows, ranking.vectors
-    user = None if vectors.affinity is None else vectors.affinity[:-1]
-    found: list[tuple[str, Sequence[object]]] = [(SCORE, ranking.scores.tolist())]
-    for name, vector in ((USER_ITEM, user), (CONTEXT_ITEM, vectors.likeness)):
-        if vector is not None and name in condition.names:
-            found.append((name, cosines(items, rows, vector).tolist() or [None] * len(rows)))
-    return found
+def _mixed(rule: WeightRule, mixed: MixedConditions) -> Flags | bool:
+    return False if rule.parts is None else mixed.flags(rule.parts)
