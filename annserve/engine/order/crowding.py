@@ -32,15 +32,16 @@ class Crowding:
         self._values = values
         self._positions = positions
         self._places: dict[Scalar, list[int]] = {}
+        self._last: tuple[int, tuple[Scalar, ...]] = -1, ()
 
     def place(self, candidate: int, place: int) -> None:
         """Count ``candidate``, which is put at ``place``: once, however often its list repeats a value."""
-        for value in set(self._values[self._positions[candidate]]):
+        for value in set(self._values_of(candidate)):
             insort(self._places.setdefault(value, []), place)
 
     def remove(self, candidate: int, place: int) -> None:
         """Count ``candidate`` at ``place`` no more."""
-        for value in set(self._values[self._positions[candidate]]):
+        for value in set(self._values_of(candidate)):
             self._places[value].remove(place)
 
     def opens_at(self, candidate: int, place: int) -> int:
@@ -48,13 +49,19 @@ class Crowding:
 
         Otherwise a later place, before which it may not stand anywhere unless something is removed; `NEVER` for none.
         """
-        for value in self._values[self._positions[candidate]]:
+        for value in self._values_of(candidate):
             places = self._places.get(value)
             if places and len(places) >= self._at_most:
                 opening = self._opening(places, place)
                 if opening > place:
                     return opening
         return place
+
+    def _values_of(self, candidate: int) -> tuple[Scalar, ...]:
+        # Who may stand at a place is mostly who is put there next.
+        if self._last[0] != candidate:
+            self._last = candidate, self._values[self._positions[candidate]]
+        return self._last[1]
 
     def _opening(self, places: list[int], place: int) -> int:
         """Return the same for a value that stands at ``places``, ascending, enough of them to matter."""

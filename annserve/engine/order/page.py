@@ -66,10 +66,19 @@ class Page:
             if fresh is not None:
                 self._reserve(fresh, place, self.explored, EXPLORATION)
                 return fresh
-        best = self._best(place, self._by_preference())
+        best = self._first(place)
+        if best is None:
+            best = self._best(place, self._by_preference())
         if best is not None and self._variety is not None and self._account is not None:
             self._account.passed(DIVERSITY, best, compress(range(best), self._is_free))
         return best
+
+    def _first(self, place: int) -> int | None:
+        """Return who adds the most, if caps allow it at ``place``, as they mostly do; None leaves it to `_best`."""
+        if self._variety is None or self._denied:
+            return None
+        candidate = int(self._variety.gains.argmax())
+        return candidate if self._is_free[candidate] and self._denial(candidate, place)[0] is None else None
 
     def _by_preference(self) -> Iterator[int]:
         """Yield those who may be placed, best first."""

@@ -54,7 +54,6 @@ class Shown:
 def answer_of(shown: Shown, snapshot_id: str, items: LiveItems) -> Answer:
     """Return the answer, without metadata: ids are those of ``items``."""
     page, ranking = shown.page, shown.ranking
-    sources = set(page.sources)
     source = page.sources[0] if page.sources else Source.POPULAR if ranking is None else ranking.source
     options = shown.occasion.options
     return Answer(
@@ -71,7 +70,7 @@ def answer_of(shown: Shown, snapshot_id: str, items: LiveItems) -> Answer:
         shortfall=None if shown.mode is None else _shortfall(shown),
         explanation=_explanation(shown, items) if options.explain else None,
         placement=_use(shown),
-        row_sources=page.sources if len(sources) > 1 else (),
+        row_sources=page.sources if page.sources.count(source) < len(page.sources) else (),
         fallback_steps=page.steps if any(page.steps) else (),
     )
 
