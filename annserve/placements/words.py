@@ -18,7 +18,7 @@ _BITMAPS = "bitmaps: one look a candidate, nothing is evaluated"
 _CALL_US = 4
 """What evaluating an expression takes, about."""
 _REQUEST = f"about {_CALL_US} us a request"
-_COMPARISON = "one comparison a candidate: about 0.1 us each"
+_COMPARISON = "one comparison a candidate: up to 0.4 us each"
 _FALLBACKS = {
     FallbackKind.RECENT_ITEMS: "what suits the user's latest items",
     FallbackKind.POPULAR: "the most popular items that pass the filter",

@@ -18,7 +18,7 @@ from annserve.domain.query import CatalogUse, Mode, Query
 from annserve.engine.ranking import NO_EXCLUSIONS, Exclusions, Ranking
 
 RANKINGS_KEPT: Final = 1_024
-"""Of 200 rows, each takes about 4 KiB."""
+"""Of 200 rows, each takes some 5 KiB."""
 
 
 class RankingSource(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -86,11 +86,11 @@ class MixedConditions:
             held: Flags = compare(numbers, bound) == part.wanted
             return among & held
 
-        def decide(values: tuple[Values, ...]) -> bool:
-            value = left.plain(values[0])
+        def decide(values: Values) -> bool:
+            value = left.plain(values)
             return value is not None and compare(value, bound) is part.wanted
 
-        return _decided(decide, [self._fields[left.field.name]], among)
+        return _decided(decide, self._fields[left.field.name], among)
 
     def _each(self, part: OfEach, among: Flags) -> Flags:
         names = [ITEM_PREFIX + field.name for field in part.fields]
@@ -106,7 +106,7 @@ class MixedConditions:
             known.update(zip(names, values, strict=True))
             return part.expression.evaluate(known) is part.wanted
 
-        return _decided(decide, columns, among)
+        return _decided(decide, list(zip(*columns, strict=True)) if columns else [()] * len(among), among)
 
     def _numbers_of(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         """Return the score of each candidate, or one of its cosines; None where there is none."""
@@ -120,15 +120,18 @@ class MixedConditions:
         return self._numbers[name]
 
 
-def _decided(decide: Callable[[tuple[Any, ...]], bool], columns: Sequence[Sequence[object]], among: Flags) -> Flags:
-    """Return for whom ``among`` those given ``decide`` says so; it is asked once for candidates with equal values."""
-    found = np.zeros_like(among)
-    known: dict[tuple[object, ...], bool] = {}
-    for position in among.nonzero()[0].tolist():
-        values = tuple([column[position] for column in columns])
-        is_held = known.get(values)
+def _decided(decide: Callable[[Any], bool], values: Sequence[Hashable], among: Flags) -> Flags:
+    """Return for whom ``among`` those given ``decide`` says so: asked once for candidates with equal ``values``."""
+    positions: list[int] = among.nonzero()[0].tolist()
+    known: dict[Hashable, bool] = {}
+    held: list[int] = []
+    for position in positions:
+        value = values[position]
+        is_held = known.get(value)
         if is_held is None:
-            is_held = known[values] = decide(values)
+            is_held = known[value] = decide(value)
         if is_held:
-            found[position] = True
+            held.append(position)
+    found = np.zeros_like(among)
+    found[held] = True
     return found
