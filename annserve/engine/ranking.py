@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from annserve.domain.arrays import Rows, Scores
+from annserve.domain.arrays import Rows, Scores, Vectors
 from annserve.domain.catalog import Metadata
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import Answer, CatalogUse, Degradation, Explanation, Mode, Query, SearchPath, Source
@@ -15,6 +15,7 @@ from annserve.engine.knowledge import NO_ROWS
 from annserve.engine.live_items import LiveItems
 from annserve.engine.query_vectors import QueryVectors
 from annserve.engine.stopwatch import Stopwatch
+from annserve.engine.unit_vectors import KeptUnitVectors, unit_vectors
 from annserve.placements.recipe import HistoryExclusion
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ class Ranking:
     """None without a catalogue."""
     checked: Mapping[str, Metadata] = field(default_factory=dict)
     """By item id, metadata that was read on the way."""
+    units: KeptUnitVectors | None = None
+    """The unit vectors of `rows` as they were found, where they are kept with them."""
+
+    def unit_vectors(self) -> Vectors:
+        """Return the unit vectors of `rows` as they are now; not to be modified."""
+        units = self.units
+        return unit_vectors(self.items, self.rows) if units is None or units.rows is not self.rows else units.all()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

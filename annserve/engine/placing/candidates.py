@@ -12,7 +12,6 @@ from annserve.engine.arrangement import Candidates, arrange
 from annserve.engine.placing.page import Page
 from annserve.engine.placing.rules import Ruled
 from annserve.engine.ranking import Ranking
-from annserve.engine.unit_vectors import unit_vectors
 from annserve.placements.recipe import Pin, Recipe
 
 
@@ -37,7 +36,7 @@ def ordered(
         Candidates(
             rows=rows,
             scores=ranking.scores,
-            vectors=unit_vectors(items, rows) if recipe.diversity else np.empty((len(rows), 0), np.float32),
+            vectors=ranking.unit_vectors() if recipe.diversity else np.empty((len(rows), 0), np.float32),
             weights=rules.weights,
             values=rules.values,
             is_fresh=rows >= items.row_count,

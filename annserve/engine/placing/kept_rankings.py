@@ -16,9 +16,13 @@ from annserve.domain.deadline import Deadline
 from annserve.domain.ports import Basis
 from annserve.domain.query import CatalogUse, Mode, Query
 from annserve.engine.ranking import NO_EXCLUSIONS, Exclusions, Ranking
+from annserve.engine.unit_vectors import KeptUnitVectors
 
 RANKINGS_KEPT: Final = 1_024
 """Of 200 rows, each takes some 5 KiB."""
+
+VECTORS_KEPT: Final = 128
+"""Of rankings asked for again, for diversity to compare: at 64 dimensions 50 KiB each."""
 
 
 class RankingSource(Protocol):
@@ -39,6 +43,7 @@ class KeptRankings:
     def __init__(self, source: RankingSource) -> None:
         self._source = source
         self._kept: LRUCache[Hashable, tuple[tuple[int, ...], Ranking]] = LRUCache(RANKINGS_KEPT)
+        self._units: LRUCache[Hashable, KeptUnitVectors] = LRUCache(VECTORS_KEPT)
 
     async def rank(self, query: Query, deadline: Deadline, exclusions: Exclusions) -> Ranking:
         """Return the best rows, as `engine.ranking.Ranker.rank` does; the ranking is the caller's, its arrays are not.
@@ -51,7 +56,7 @@ class KeptRankings:
             return await self._source.rank(query, deadline, exclusions)
         kept = self._kept.get(key)
         if kept is not None and kept[0] == basis.versions:
-            return _again(kept[1], basis)
+            return _again(kept[1], basis, self._units_of(key, kept[1]))
         ranking = await self._source.rank(query, deadline, exclusions)
         now = self._source.basis(query)
         # What changed meanwhile may have been counted, or not.
@@ -62,6 +67,12 @@ class KeptRankings:
             eligibility = replace(ranking.eligibility, restriction=None)
             self._kept[key] = basis.versions, replace(ranking, eligibility=eligibility)
         return ranking
+
+    def _units_of(self, key: Hashable, kept: Ranking) -> KeptUnitVectors:
+        units = self._units.get(key)
+        if units is None or units.rows is not kept.rows:
+            units = self._units[key] = KeptUnitVectors(kept.items, kept.rows)
+        return units
 
 
 def _key_of(query: Query) -> Hashable | None:
@@ -79,7 +90,7 @@ def _key_of(query: Query) -> Hashable | None:
     return query.item_ids, options.k, options.filter, options.ef_search, options.exact, options.strict
 
 
-def _again(kept: Ranking, basis: Basis) -> Ranking:
+def _again(kept: Ranking, basis: Basis, units: KeptUnitVectors) -> Ranking:
     # Written out: `replace` takes several times as long.
     return Ranking(
         snapshot_id=kept.snapshot_id,
@@ -95,4 +106,5 @@ def _again(kept: Ranking, basis: Basis) -> Ranking:
         stage_us=(),
         catalog_age_seconds=basis.age_seconds,
         catalog_use=None if kept.catalog_use is None else CatalogUse(),
+        units=units,
     )
