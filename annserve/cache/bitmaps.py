@@ -84,17 +84,22 @@ class BitmapCache:
 
     def get(self, leaf: Leaf) -> LeafBitmap | None:
         """Return the bitmap of ``leaf``, which counts as a use of it; None when it is not here."""
-        found = self._leaves.get(leaf)
-        if found is not None:
-            found.used_at = time.monotonic()
+        try:
+            found = self._leaves[leaf]  # Its `get` looks twice.
+        except KeyError:
+            return None
+        found.used_at = time.monotonic()
         return found
 
     def peek(self, leaf: Leaf | None) -> LeafBitmap | None:
         """Return the bitmap of ``leaf``, or of None that of `present`, without counting it as a use."""
         if leaf is None:
             return self.present
-        # `LRUCache` remembers uses in its own __getitem__; that of its base only reads.
-        return Cache.__getitem__(self._leaves, leaf) if leaf in self._leaves else None
+        try:
+            # `LRUCache` remembers uses in its own __getitem__; that of its base only reads.
+            return Cache.__getitem__(self._leaves, leaf)
+        except KeyError:
+            return None
 
     def put(self, bitmap: LeafBitmap) -> None:
         """Keep ``bitmap`` in the place of the one its leaf had; leaves used longest ago give way."""

@@ -59,7 +59,15 @@ class Planner:
         """
         if restriction is None:
             return self._open_levels(k, excluded_count, ef_search)
-        return self._levels_of(k, self.selection(restriction), excluded_count, ef_search, self.exact_us(restriction))
+        # Asked twice for each question: for its estimate, and for the search.
+        selection = self.selection(restriction)
+        asked = k, excluded_count, ef_search, selection.gathered is not None
+        levels = selection.plans.get(asked)
+        if levels is None:
+            levels = self._levels_of(k, selection, excluded_count, ef_search, self.exact_us(restriction))
+            if len(selection.plans) < _PLANS_KEPT:
+                selection.plans[asked] = levels
+        return levels
 
     def worst_us(self, k: int, restriction: Restriction | None, excluded_count: int, ef_search: int) -> float:
         """Return what every attempt costs together, and exact search where it is likely to come after them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -131,6 +131,9 @@ class Selection:
     """For each norm band, the share of its rows that is allowed."""
     levels: dict[int, Level | None] = field(default_factory=dict)
     """The planner's choices so far, by the number of survivors needed."""
+    plans: dict[tuple[int, int, int, bool], Sequence[Level]] = field(default_factory=dict)
+    """The levels that the planner chose so far: by k, how many rows are excluded, the list asked for, and whether the
+    allowed rows are gathered."""
     gathered: Points | None = None
     """The allowed rows side by side, once they have been scanned twice, while there is room."""
     scanned: bool = False
