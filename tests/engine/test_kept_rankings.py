@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +134,23 @@ async def test_after_each_change_the_candidates_are_those_of_now(placed: PlacedE
         count = ranked.count
         assert (await placed.ask(FILTERED, SEED)).item_ids == after
         assert ranked.count == count
+
+
+async def test_items_as_they_were_are_not_held_on_to(placed: PlacedEngine) -> None:
+    def upsert(number: int) -> None:
+        vector = np.ones(16, np.float32)
+        placed.fresh.apply([FreshChange(item_id=f"new-{number}", number=number, vector=vector)], number)
+        placed.know(CHEAP)
+
+    upsert(1)
+    for seed in (SEED, OTHER):
+        await placed.ask(FILTERED, seed)
+        await placed.ask(FILTERED, seed)
+    before = weakref.ref(placed.fresh.items)
+    upsert(2)
+    await placed.ask(FILTERED, SEED)
+    gc.collect()
+    assert before() is None
 
 
 async def test_what_is_told_of_a_call_is_told_anew(placed: PlacedEngine, ranked: Counted) -> None:

@@ -15,6 +15,7 @@ from cachetools import LRUCache
 from annserve.domain.deadline import Deadline
 from annserve.domain.ports import Basis
 from annserve.domain.query import CatalogUse, Mode, Query
+from annserve.engine.live_items import LiveItems
 from annserve.engine.ranking import NO_EXCLUSIONS, Exclusions, Ranking
 from annserve.engine.unit_vectors import KeptUnitVectors
 
@@ -42,8 +43,8 @@ class KeptRankings:
 
     def __init__(self, source: RankingSource) -> None:
         self._source = source
-        self._kept: LRUCache[Hashable, tuple[tuple[int, ...], Ranking]] = LRUCache(RANKINGS_KEPT)
-        self._units: LRUCache[Hashable, KeptUnitVectors] = LRUCache(VECTORS_KEPT)
+        self._items: LiveItems | None = None
+        self._forget()
 
     async def rank(self, query: Query, deadline: Deadline, exclusions: Exclusions) -> Ranking:
         """Return the best rows, as `engine.ranking.Ranker.rank` does; the ranking is the caller's, its arrays are not.
@@ -63,10 +64,18 @@ class KeptRankings:
         if now is not None and now.versions == basis.versions and not ranking.degradations and not ranking.checked:
             for array in (ranking.rows, ranking.scores):
                 array.setflags(write=False)
+            if ranking.items is not self._items:
+                # All that is kept is false, and would hold on to items as they were.
+                self._items = ranking.items
+                self._forget()
             # Not what was allowed: it is of the catalogue's size, and others of it follow with every change.
             eligibility = replace(ranking.eligibility, restriction=None)
             self._kept[key] = basis.versions, replace(ranking, eligibility=eligibility)
         return ranking
+
+    def _forget(self) -> None:
+        self._kept: LRUCache[Hashable, tuple[tuple[int, ...], Ranking]] = LRUCache(RANKINGS_KEPT)
+        self._units: LRUCache[Hashable, KeptUnitVectors] = LRUCache(VECTORS_KEPT)
 
     def _units_of(self, key: Hashable, kept: Ranking) -> KeptUnitVectors:
         units = self._units.get(key)
