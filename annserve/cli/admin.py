@@ -116,7 +116,7 @@ def restart_command(slot: SlotArgument, address: AddressOption = None, as_json: 
 def reload_command(
     address: AddressOption = None, wait: WaitOption = _WAIT_SECONDS, as_json: JsonOption = False
 ) -> None:
-    """Read settings and the live snapshot anew, as the signal HUP does; returns when new workers serve."""
+    """Load the live snapshot and the catalogue's configuration anew, as HUP does; returns when new workers serve."""
     with admin_client(address, wait) as client:
         client.reload()
     report("reloaded", {"reloaded": True}, as_json=as_json)

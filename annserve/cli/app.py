@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
+import typer.main
 
 from annserve import __version__
 from annserve.cli import (
@@ -26,10 +29,11 @@ from annserve.cli.output import console, entry_point
 from annserve.domain.errors import AnnserveError
 
 app = typer.Typer(
-    help="Recommendations from one matrix-factorisation space, served over gRPC.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # In boxes options and variables lose their ends, and `[env: …]` is taken for markup.
+    rich_markup_mode=None,
 )
 app.command("train")(training.train_command)
 app.command("refresh")(refresh.refresh_command)
@@ -56,4 +60,32 @@ def version_command() -> None:
     console.print(__version__, highlight=False)
 
 
-main = entry_point(app, (AnnserveError, OSError))
+def _version_option(wanted: bool) -> None:
+    if wanted:
+        version_command()
+        raise typer.Exit
+
+
+@app.callback()
+def annserve(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version_option, help="Print the version.")
+    ] = False,
+) -> None:
+    """Recommendations from one matrix-factorisation space, served over gRPC."""
+
+
+def program() -> Any:
+    """Return all commands, listed with whole sentences: left alone, lists of commands cut them after 45 characters."""
+    command = typer.main.get_command(app)
+    _whole_sentences(command)
+    return command
+
+
+def _whole_sentences(command: Any) -> None:
+    for child in getattr(command, "commands", {}).values():
+        child.short_help = " ".join((child.help or "").partition("\n\n")[0].split())
+        _whole_sentences(child)
+
+
+main = entry_point(program, (AnnserveError, OSError))

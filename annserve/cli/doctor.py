@@ -16,7 +16,7 @@ from typing import Final
 
 import typer
 
-from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
+from annserve.cli.options import SnapshotsOption, live_id, misspelt, open_store, settings
 from annserve.cli.output import JsonOption, print_rows
 from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
 from annserve.supervisor.cgroups import cgroup_limits, usable_cpus
@@ -70,6 +70,8 @@ def _findings(snapshots: Path | None) -> Iterator[Finding]:
         "fork safety": fork_safety,
         "address": lambda: _free(settings().address),
         "admin address": lambda: _free(settings().admin_address),
+        "ops address": lambda: _free(settings().ops_address),
+        "settings": _settings,
         "snapshot": lambda: _snapshot(snapshots),
     }
     for check, look in checks.items():
@@ -180,6 +182,12 @@ def _free(address: str) -> tuple[str, str]:
     except InputError as error:
         return "warning", str(error)
     return "ok", f"{address} is free"
+
+
+def _settings() -> tuple[str, str]:
+    if wrong := misspelt():
+        return "warning", "; ".join(wrong)
+    return "ok", f"{len(settings().model_fields_set)} are set"
 
 
 def _snapshot(folder: Path | None) -> tuple[str, str]:

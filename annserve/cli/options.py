@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -18,6 +21,8 @@ SnapshotsOption = Annotated[
     typer.Option("--snapshots", metavar="FOLDER", help="Where snapshots are kept. [env: ANNSERVE_SNAPSHOTS]"),
 ]
 
+_OF_KUBERNETES: Final = re.compile(r"ANNSERVE_(SERVICE|PORT)(_|$)")
+
 
 @cache
 def settings() -> Settings:
@@ -26,10 +31,29 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"ANNSERVE_{str(problem['loc'][0]).upper()}: {problem['msg']}, got {problem['input']!r}"
+            f"ANNSERVE_{str(problem['loc'][0]).upper()}: {_problem_of(problem)}, got {problem['input']!r}"
             for problem in error.errors()
         )
         raise InputError(wrong) from None
+
+
+def _problem_of(problem: Any) -> str:
+    """Return what is wrong with a setting; an expression for texts says it to nobody."""
+    if problem["type"] == "string_pattern_mismatch" and str(problem["loc"][0]).endswith("address"):
+        return "the form is host:port, for example 127.0.0.1:50051"
+    return str(problem["msg"])
+
+
+def misspelt() -> list[str]:
+    """Return what to say of each variable of the environment that looks like a setting and is none."""
+    known = {f"ANNSERVE_{name.upper()}" for name in Settings.model_fields}
+    # Kubernetes tells pods of a service called annserve by such names.
+    names = (name for name in os.environ if name.startswith("ANNSERVE_") and not _OF_KUBERNETES.match(name))
+    return [
+        f"{name} is no setting" + (f"; {near[0]} is" if (near := get_close_matches(name, known, 1)) else "")
+        for name in sorted(names)
+        if name not in known
+    ]
 
 
 def open_store(folder: Path | None) -> SnapshotStore:

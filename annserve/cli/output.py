@@ -84,8 +84,10 @@ def fail(message: str) -> typer.Exit:
     return typer.Exit(1)
 
 
-def entry_point(app: typer.Typer, handled: tuple[type[Exception], ...]) -> Callable[[], None]:
-    """Return the function that runs ``app`` and ends it with an exit code.
+def entry_point(
+    program: Callable[[], Callable[[], object]], handled: tuple[type[Exception], ...]
+) -> Callable[[], None]:
+    """Return the function that runs the command that ``program`` returns and ends it with an exit code.
 
     0 is success, 1 a refusal (one line says why and what to do), 2 wrong usage, 130 Ctrl-C.
     """
@@ -94,7 +96,7 @@ def entry_point(app: typer.Typer, handled: tuple[type[Exception], ...]) -> Calla
         # Products here are small; BLAS threads would only fight each other, and the library trainers, for the cores.
         threadpool_limits(1, "blas")
         try:
-            app()
+            program()()
         except handled as error:
             say(f"annserve: {error}")
             sys.exit(1)

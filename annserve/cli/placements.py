@@ -163,6 +163,7 @@ def new_command(
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(f"a placement is called by 1 to 64 characters out of a-z 0-9 _ -, got {name!r}")
     path = (folder or settings().placements or Path()) / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(template_of(name))

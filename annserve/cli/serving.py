@@ -15,7 +15,7 @@ import typer
 
 from annserve import demo
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
-from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
+from annserve.cli.options import SnapshotsOption, live_id, misspelt, open_store, settings
 from annserve.cli.output import say
 from annserve.cli.placement_source import check_placements, has_placements
 from annserve.cli.securing import security_of
@@ -36,7 +36,9 @@ def serve_command(
     histories: HistoriesOption = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="How many processes answer: one for each processor. [env: ANNSERVE_WORKERS]"),
+        typer.Option(
+            min=1, max=64, help="How many processes answer; one for each processor without it. [env: ANNSERVE_WORKERS]"
+        ),
     ] = None,
     ops_address: Annotated[
         str | None,
@@ -101,7 +103,9 @@ def serve_command(
         if placements is None and not has_placements(settings()) and is_bundled:
             placements = demo.PLACEMENTS
         has_examples = placements == demo.PLACEMENTS
-        os.environ[GREETING] = calls_to_try(store, address or settings().address, has_examples=has_examples)
+        os.environ[GREETING] = calls_to_try(
+            store, address or settings().address, admin_address or settings().admin_address, has_examples=has_examples
+        )
     if source is not None and not source.is_mongodb and not Path(source.address).is_file():
         raise InputError(f"there is no catalogue at {source.address}", path=source.address)
     wanted = {
@@ -124,6 +128,8 @@ def serve_command(
     os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
     settings.cache_clear()
     known = settings()  # Says which of them cannot be.
+    for warning in misspelt():
+        say(f"annserve: {warning}")
     check_placements(known, source)
     security = security_of(known)
     security.check(known.address)
@@ -149,7 +155,7 @@ def _pull_first(store: SnapshotStore, pull_from: str | None, canary: bool) -> No
         store.activate(wanted)
 
 
-def calls_to_try(store: SnapshotStore, address: str, *, has_examples: bool = False) -> str:
+def calls_to_try(store: SnapshotStore, address: str, admin_address: str, *, has_examples: bool = False) -> str:
     """Return commands that ask about items and a user of the live snapshot, as text for people."""
     snapshot = load_current(store).snapshot
     names = dict(zip(*(pq.read_table(demo.ITEMS)[column].to_pylist() for column in ("item_id", "name")), strict=True))
@@ -172,9 +178,10 @@ def calls_to_try(store: SnapshotStore, address: str, *, has_examples: bool = Fal
         f"  # what goes with {names[context]!r}, for this customer",
         f"  {program} query related --item {shlex.quote(context)} --user {shlex.quote(user)} --names demo{where}",
         *(_placement_lines(program, where, context, user) if has_examples else ()),
-        "  # how the instance is",
-        f"  {program} admin status",
     ]
+    if not admin_address.endswith(":0"):
+        there = "" if admin_address == "127.0.0.1:50052" else f" --address {admin_address}"
+        lines += ["  # how the instance is", f"  {program} admin status{there}"]
     return "\n".join(lines) + "\n"
 
 

@@ -48,8 +48,10 @@ def main() -> None:
         _say_started,
     )
     try:
-        # The keeper takes it later, when nobody looks any more whether it could.
-        PortReservation(settings.admin_address).release()
+        # The keeper takes it later, when nobody looks any more whether it could. That of calls comes first: where two
+        # instances meet, it is the one to name.
+        PortReservation(settings.address).release()
+        PortReservation(settings.admin_address, "--admin-address").release()
         code = supervisor.run()
     except AnnserveError as error:
         sys.stderr.write(f"annserve: {error}\n")

@@ -50,15 +50,21 @@ class ErasureFollower:
             self._hub.broadcast(TOPIC, _encoded(erasures))
 
     async def _follow(self) -> None:
-        read_from_ms = 0
+        read_from_ms, is_told = 0, False
         while True:
             try:
                 erasures = await self._store.since(read_from_ms)
             except CatalogUnavailableError as error:
-                _logger.warning("erasures of users are not followed: %s", error)
+                # Once, not at every attempt: an outage may last, and the log is read then.
+                if not is_told:
+                    _logger.warning("erasures of users are not followed: %s", error)
+                is_told = True
             except Exception:
                 _logger.exception("following erasures of users failed")
             else:
+                if is_told:
+                    _logger.info("erasures of users are followed again")
+                is_told = False
                 if self._has_read:
                     self.tell(erasures)
                 else:

@@ -85,13 +85,20 @@ class FreshFollower:
             await asyncio.wait(self._tasks)
 
     async def _keep(self) -> None:
+        is_told = False
         while True:
             try:
                 async with aclosing(self._store.follow()) as batches:
                     async for batch in batches:
                         await self._take(batch)
+                        if is_told:
+                            _logger.info("fresh items are followed again")
+                        is_told = False
             except CatalogUnavailableError as error:
-                _logger.warning("fresh items are not followed: %s", error)
+                # Once, not at every attempt: an outage may last, and the log is read then.
+                if not is_told:
+                    _logger.warning("fresh items are not followed: %s", error)
+                is_told = True
             except Exception:
                 _logger.exception("following fresh items failed")
             await asyncio.sleep(RETRY_SECONDS)

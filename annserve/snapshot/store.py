@@ -278,4 +278,6 @@ class SnapshotStore:
                 shutil.rmtree(workshop, ignore_errors=True)
 
     def _locked(self) -> AbstractContextManager[None]:
+        if not self.root.is_dir():
+            raise NoSnapshotError(f"there is no folder of snapshots at {self.root}", root=self.root)
         return locked(self.root / ".lock")

@@ -16,8 +16,8 @@ class PortReservation:
     process.
     """
 
-    def __init__(self, address: str) -> None:
-        """Take ``address``, host and port; port 0 takes a free one.
+    def __init__(self, address: str, option: str = "--address") -> None:
+        """Take ``address``, host and port; port 0 takes a free one. ``option`` is what it is given by.
 
         Raises:
             InputError: it is in use, or cannot be used; the message says what to do.
@@ -48,7 +48,7 @@ class PortReservation:
         except OSError as error:
             self.release()
             raise InputError(
-                f"cannot serve on {address}: {_advice(error)}",
+                f"cannot serve on {address}: {_advice(error, option)}",
                 address=address,
             ) from error
         except (ValueError, OverflowError) as error:
@@ -69,10 +69,10 @@ class PortReservation:
         lock.bind(f"\0annserve-port-{port}")
 
 
-def _advice(error: OSError) -> str:
+def _advice(error: OSError, option: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return "the port is in use; stop what listens there, or choose another port (0 takes a free one)"
+            return f"the port is in use; stop what listens there, or choose another {option} (port 0 takes a free one)"
         case errno.EACCES:
             return "not allowed; choose a port from 1024 on"
         case errno.EADDRNOTAVAIL:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annserve.cli.options import misspelt
 from annserve.snapshot.store import SnapshotStore
 
 Annserve = Callable[..., subprocess.CompletedProcess[str]]
@@ -263,3 +264,40 @@ def test_ctrl_c_in_training_leaves_nothing_behind(tmp_path: Path) -> None:
     assert training.returncode == 130
     assert "Traceback" not in said
     assert not [path for path in (tmp_path / "snapshots").iterdir() if not path.name.startswith(".lock")]
+
+
+def test_help_names_the_variable_of_an_option_and_says_all_of_each_command(annserve: Annserve) -> None:
+    options = " ".join(annserve("serve", "--help").stdout.split())
+    commands = " ".join(annserve("admin", "--help").stdout.split())
+
+    assert "--no-shared-cache Whether workers share what they have worked out. [env: ANNSERVE_SHARED_CACHE]" in options
+    assert "Show how the instance is, and how the last change of snapshots went." in commands
+
+
+def test_the_version_is_an_option_too(annserve: Annserve) -> None:
+    assert annserve("--version").stdout == annserve("version").stdout
+
+
+def test_rolling_back_where_there_are_no_snapshots_says_so(annserve: Annserve, tmp_path: Path) -> None:
+    done = annserve("snapshots", "rollback", "--snapshots", tmp_path / "none", code=1)
+
+    assert done.stderr.strip() == f"annserve: there is no folder of snapshots at {tmp_path / 'none'}"
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_address_without_a_port_is_told_the_form(annserve: Annserve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNSERVE_OPS_ADDRESS", "50053")
+
+    said = annserve("snapshots", "list", code=1).stderr
+
+    assert said.strip() == (
+        "annserve: ANNSERVE_OPS_ADDRESS: the form is host:port, for example 127.0.0.1:50051, got '50053'"
+    )
+
+
+def test_a_misspelt_setting_is_told_with_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNSERVE_WORKRES", "3")
+    monkeypatch.setenv("ANNSERVE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("ANNSERVE_PORT_50051_TCP", "tcp://10.0.0.1:50051")
+
+    assert misspelt() == ["ANNSERVE_WORKRES is no setting; ANNSERVE_WORKERS is"]

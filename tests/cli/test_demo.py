@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Train and serve the bundled data, as `make serve` does, on a free port."""
     folder = tmp_path_factory.mktemp("demo") / "snapshots"
     command = [sys.executable, "-m", "annserve.cli", "serve", "--demo", "--address", "127.0.0.1:0"]
+    command += ["--admin-address", f"127.0.0.1:{free_port()}"]
     with subprocess.Popen(
         [*command, "--snapshots", str(folder)], stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as server:
@@ -42,6 +44,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         server.send_signal(signal.SIGTERM)
         server.stderr.read()
         assert server.wait(20) == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def run(command: list[str]) -> str:
@@ -61,6 +69,12 @@ def test_the_calls_to_try_work_as_printed_and_answer_with_names(demo: Demo) -> N
         table = run([sys.executable, "-m", "annserve.cli", *call[1:]])
         assert len(table.splitlines()) == sizes[name] + 2
         assert "name" in table.splitlines()[0]
+
+
+def test_the_instance_says_how_it_is_as_printed(demo: Demo) -> None:
+    (call,) = [shlex.split(line) for line in demo.said if " admin status" in line]
+
+    assert "serving" in run([sys.executable, "-m", "annserve.cli", *call[1:]])
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "clients/python/README.md"])

@@ -86,11 +86,12 @@ def test_difference_is_shown_by_placement_and_key(annserve: Annserve, tmp_path: 
 
 
 def test_new_placement_is_right_as_it_is_and_never_replaces_one(annserve: Annserve, tmp_path: Path) -> None:
-    annserve("placements", "new", "first_page", "--folder", tmp_path)
-    annserve("placements", "check", tmp_path)
+    folder = tmp_path / "not" / "there yet"
+    annserve("placements", "new", "first_page", "--folder", folder)
+    annserve("placements", "check", folder)
 
-    assert "is there already" in annserve("placements", "new", "first_page", "--folder", tmp_path, code=1).stderr
-    assert "a-z" in annserve("placements", "new", "First Page", "--folder", tmp_path, code=1).stderr
+    assert "is there already" in annserve("placements", "new", "first_page", "--folder", folder, code=1).stderr
+    assert "a-z" in annserve("placements", "new", "First Page", "--folder", folder, code=1).stderr
 
 
 def test_template_shows_every_key() -> None:

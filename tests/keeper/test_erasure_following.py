@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from annserve.cache.bitmaps import BitmapCache
 from annserve.catalog.file_erasures import FileErasureStore
 from annserve.domain.erasure import ErasedUsers, Erasure, digest_of
+from annserve.domain.errors import CatalogUnavailableError
+from annserve.keeper import erasures
 from annserve.keeper.erasures import TOPIC, ErasureFollower, ErasureNews
 from annserve.keeper.hub import KeeperHub
 from annserve.keeper.link_client import KeeperLink
@@ -70,3 +73,33 @@ async def test_a_worker_that_comes_while_the_erasures_are_first_read_misses_none
         await link.stop()
         await follower.stop()
         await hub.stop()
+
+
+class AwayErasures(FileErasureStore):
+    """Cannot be asked at first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.count = 0
+
+    async def since(self, erased_ms: int) -> Sequence[Erasure]:
+        self.count += 1
+        if self.count < 5:
+            raise CatalogUnavailableError("no server of it is reachable")
+        return await super().since(erased_ms)
+
+
+async def test_an_outage_is_told_of_once_and_so_is_its_end(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasures, "LOOK_SECONDS", 0.001)
+    store = AwayErasures(folder / "erased.jsonl")
+    follower = ErasureFollower(store, KeeperHub(None, lambda _: {}))  # type: ignore[arg-type,return-value]
+    with caplog.at_level(logging.INFO):
+        follower.start()
+        async with asyncio.timeout(SECONDS):
+            while store.count < 8:
+                await asyncio.sleep(0.001)
+        await follower.stop()
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

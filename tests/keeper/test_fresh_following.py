@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from checked_traffic import item_id, small_model
 from annserve.cache.bitmaps import BitmapCache
 from annserve.catalog.file_fresh import FileFreshStore
 from annserve.domain.arrays import Vectors
-from annserve.domain.fresh import FreshItem, StoredItem
+from annserve.domain.errors import CatalogUnavailableError
+from annserve.domain.fresh import FreshBatch, FreshItem, StoredItem
 from annserve.domain.model import FoldInConstants
 from annserve.engine.fresh_state import FreshState
+from annserve.keeper import fresh_follower
 from annserve.keeper.fresh_codec import TOPIC
 from annserve.keeper.fresh_follower import FreshFollower
 from annserve.keeper.fresh_news import FreshNewsReader
@@ -148,3 +151,37 @@ def test_what_has_no_place_is_as_if_nothing_had_been_said(snapshots: SnapshotSto
     assert not view.has_place_for(vector)
     assert change.vector is None
     assert not change.is_deleted
+
+
+class AwayItems(FileFreshStore):
+    """Cannot be followed at first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.count = 0
+
+    async def follow(self) -> AsyncIterator[FreshBatch]:
+        self.count += 1
+        if self.count < 5:
+            raise CatalogUnavailableError("no server of it is reachable")
+        async for batch in super().follow():
+            yield batch
+
+
+async def test_an_outage_is_told_of_once_and_so_is_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_follower, "RETRY_SECONDS", 0.001)
+    store = AwayItems(tmp_path / "fresh.jsonl")
+    hub = KeeperHub(None, lambda _: {})  # type: ignore[arg-type,return-value]  # nobody comes
+    follower = FreshFollower(store, hub, lambda _: None)  # type: ignore[arg-type,return-value]
+    with caplog.at_level(logging.INFO):
+        follower.start()
+        async with asyncio.timeout(10):
+            while follower._items is None:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        await follower.stop()
+        await store.close()
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

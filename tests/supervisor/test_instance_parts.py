@@ -52,8 +52,8 @@ def test_a_board_of_another_version_is_refused() -> None:
 
 def test_a_port_is_one_instances_and_its_workers_may_all_listen_on_it() -> None:
     with closing(_Held("127.0.0.1:0")) as held:
-        with pytest.raises(InputError, match="the port is in use"):
-            PortReservation(held.address)
+        with pytest.raises(InputError, match=r"the port is in use.* another --admin-address"):
+            PortReservation(held.address, "--admin-address")
         with socket.socket() as first, socket.socket() as second:
             for worker in (first, second):
                 worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
