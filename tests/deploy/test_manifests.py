@@ -22,12 +22,13 @@ from annserve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-KUBERNETES = DEPLOY / "kubernetes"
+KUSTOMIZATIONS = sorted(DEPLOY.rglob("kustomization.yaml"))
 KUBERNETES_VERSION = "1.31"
 
 MANIFESTS = [
     (path.name, manifest)
-    for path in sorted(KUBERNETES.rglob("*.yaml"))
+    for kustomization in KUSTOMIZATIONS
+    for path in sorted(kustomization.parent.glob("*.yaml"))
     if path.name != "kustomization.yaml"
     for manifest in yaml.safe_load_all(path.read_text())
 ]
@@ -48,12 +49,15 @@ def test_manifests_are_as_kubernetes_wants_them(file: str, found: dict[str, Any]
     kubernetes_validate.validate(found, KUBERNETES_VERSION, strict=True)
 
 
-@pytest.mark.parametrize("path", sorted(KUBERNETES.rglob("kustomization.yaml")), ids=lambda path: path.parent.name)
-def test_a_kustomization_has_every_manifest_of_its_folder(path: Path) -> None:
-    listed = yaml.safe_load(path.read_text())["resources"]
-    beside = {other.name for other in path.parent.glob("*.yaml")} - {path.name}
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_a_kustomization_has_every_manifest_of_its_folder_and_bases_that_do_not_hold_it(path: Path) -> None:
+    listed = [(path.parent / name).resolve() for name in yaml.safe_load(path.read_text())["resources"]]
+    bases = [one for one in listed if one.is_dir()]
 
-    assert sorted(name for name in listed if name != "..") == sorted(beside)
+    assert {one for one in listed if one not in bases} == set(path.parent.glob("*.yaml")) - {path}
+    assert all((base / "kustomization.yaml").is_file() for base in bases)
+    # kustomize calls that a cycle.
+    assert not any(path.is_relative_to(base) for base in bases)
 
 
 def test_a_refresh_is_a_command_that_there_is_and_writes_where_instances_pull_from() -> None:
