@@ -110,6 +110,8 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             counting.append(asyncio.create_task(follow_cache(metrics, cache)))
         for task in counting:
             stack.callback(task.cancel)
+        security = security_of(settings)
+        security.follow_in(metrics)
         instance = SupervisedInstance(ControlClient(runtime / "control.sock"))
         changes = SnapshotChanges(instance, snapshots)
         if settings.pull_from is not None:
@@ -131,7 +133,7 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
                 address=settings.admin_address,
                 allow_remote=settings.admin_allow_remote,
                 reflection=is_reflected(settings, settings.admin_address),
-                security=security_of(settings),
+                security=security,
             ),
             operated,
         )

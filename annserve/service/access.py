@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final, Never
 
 import grpc
@@ -50,11 +51,22 @@ class TokenBucket:
         return (1.0 - self._tokens) / self.per_second
 
 
+@dataclass(slots=True)
+class Refusals:
+    """How many calls were turned away for their key."""
+
+    unauthenticated: int = 0
+    permission_denied: int = 0
+    rate_limited: int = 0
+
+
 class AccessControl(grpc.aio.ServerInterceptor):
     """Lets calls through that bring a key with the right scope, and no more often than it may."""
 
-    def __init__(self, keys: AccessKeys) -> None:
+    def __init__(self, keys: AccessKeys, refusals: Refusals | None = None) -> None:
+        """Ask for ``keys``; those who have none, or the wrong one, are counted in ``refusals``."""
         self._keys = keys
+        self._refusals = refusals or Refusals()
         self._buckets: dict[str, TokenBucket] = {}
         self._told_at: dict[str, float] = {}
 
@@ -88,10 +100,12 @@ class AccessControl(grpc.aio.ServerInterceptor):
             return
         key = self._key(metadata)
         if key is None:
+            self._refusals.unauthenticated += 1
             self._tell("a call without a key that is valid: %s", method)
             raise UnauthenticatedError
         scope = _scope(method)
         if scope is not None and scope not in key.scopes:
+            self._refusals.permission_denied += 1
             self._tell(f"a call of %s that the key {key.name} is not for", method)
             raise PermissionDeniedError(scope.value)
         if key.calls_per_second is not None:
@@ -110,6 +124,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
             bucket = self._buckets[key.sha256] = TokenBucket(per_second, now)
         wait_seconds = bucket.take(now)
         if wait_seconds:
+            self._refusals.rate_limited += 1
             raise RateLimitedError(key.name, wait_seconds)
 
     def _tell(self, message: str, method: str) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 
 from annserve.domain.errors import InputError
-from annserve.service.access import AccessControl
+from annserve.service.access import AccessControl, Refusals
 from annserve.service.access_keys import AccessKeys
+from annserve.service.metrics import Metrics
 from annserve.service.tls import CertificateReloader, TlsFiles
 
 
@@ -25,6 +26,8 @@ class Security:
     """None where nobody is asked for a key."""
     insecure: bool = False
     """Whether plain text may be spoken with other machines."""
+    refusals: Refusals = field(default_factory=Refusals, compare=False)
+    """What was turned away so far."""
 
     def interceptors(self) -> tuple[grpc.aio.ServerInterceptor, ...]:
         """Return what every call of a server has to go through; raises InputError for keys that cannot be read."""
@@ -33,7 +36,12 @@ class Security:
 
     def access(self) -> AccessControl | None:
         """Return who lets callers in, None for everybody; raises InputError for keys that cannot be read."""
-        return None if self.api_keys is None else AccessControl(AccessKeys(self.api_keys))
+        return None if self.api_keys is None else AccessControl(AccessKeys(self.api_keys), self.refusals)
+
+    def follow_in(self, metrics: Metrics) -> None:
+        """Publish what was turned away in ``metrics``."""
+        if self.api_keys is not None:
+            metrics.follow_fields("annserve_auth_failures", "Calls turned away for their key.", "reason", self.refusals)
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
         """Have ``server`` listen on ``address``, and return the port.

@@ -69,6 +69,7 @@ class Server:
         if cache is not None:
             _follow(cache.counts, self._metrics)
         self._metrics.follow_value("annserve_inflight", "Calls under way.", lambda: self.calls_under_way)
+        settings.security.follow_in(self._metrics)
         self._publishing: asyncio.Task[None] | None = None
         metered = MeteredRecommender(recommender, self._metrics)
         self._answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)

@@ -22,6 +22,7 @@ from annserve.service.access_keys import PREFIX, AccessKeys, hashed, new_key, re
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
 from annserve.service.event_queue import EventQueue
+from annserve.service.metrics import Metrics
 from annserve.service.security import Security
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
@@ -194,6 +195,26 @@ async def test_a_key_that_is_used_too_often_waits_and_others_do_not(twin: TwinRe
     assert codes[2:] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
     assert reason_of(outcomes[2]) == "RATE_LIMITED"
     assert free == [grpc.StatusCode.OK] * 4
+
+
+async def test_every_call_that_is_turned_away_is_counted_by_its_reason(
+    twin: TwinRecommender, tmp_path: Path, transport: TransportName
+) -> None:
+    keys = write_keys(tmp_path / "keys.yaml", entry(QUERY, "query", calls_per_second=0.5), entry(ADMIN, "admin"))
+    metrics = Metrics()
+    settings = ServerSettings(address="127.0.0.1:0", transport=transport, security=Security(api_keys=keys))
+    server = Server(settings, twin, metrics=metrics)
+    address = await server.start()
+
+    for key in (None, "ann_unknown", None, ADMIN, ADMIN, QUERY, QUERY):
+        await call(address, METHODS[0], key)
+    metrics.publish()
+    await server.stop()
+
+    assert {
+        reason: metrics.registry.get_sample_value("annserve_auth_failures_total", {"reason": reason})
+        for reason in ("unauthenticated", "permission_denied", "rate_limited")
+    } == {"unauthenticated": 3, "permission_denied": 2, "rate_limited": 1}
 
 
 def test_a_bucket_lets_through_what_it_says_over_time() -> None:
