@@ -11,6 +11,10 @@ import pytest
 from checked_traffic import two_snapshots
 from instances import instance
 
+from annserve.cli.snapshot_loading import _loaded
+from annserve.snapshot.store import SnapshotStore
+from annserve.supervisor.loader import LoadRefusedError
+
 _LOOK = """
 import sys, threading
 from annserve.cli.loading import _imported
@@ -30,6 +34,19 @@ def test_a_loader_has_one_thread_and_neither_grpc_nor_pymongo_when_it_forks() ->
     done = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.split() == ["1"]
+
+
+def test_a_snapshot_that_would_not_fit_into_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path / "snapshots")
+    _, other = two_snapshots(store.root, 50)
+    # A hole: it takes no room on the disk, and reading it would take hours.
+    with (store.path(other) / "vectors.npy").open("ab") as file:
+        file.truncate(8 << 40)
+
+    with pytest.raises(LoadRefusedError, match=r"needs about [\d,]+ bytes of memory, [\d,]+ are free") as caught:
+        _loaded(store, other)
+
+    assert caught.value.reason == "MEMORY"
 
 
 def test_an_instance_does_its_mathematics_in_one_thread_a_process(
