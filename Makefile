@@ -37,13 +37,15 @@ check: $(READY)
 	@# Each folder of tests has a conftest.py and siblings of its own: one run for each keeps their names apart.
 	@for room in tests/*/ clients/python/tests/ clients/tests/; do MYPYPATH=tests:$$room:loadtest:clients/python $(BIN)/mypy --no-error-summary $$room || exit 1; done
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python -m pip --disable-pip-version-check check > $(VENV)/pip-check.log || { cat $(VENV)/pip-check.log; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against proto/released.binpb
 	@$(BIN)/python scripts/generate.py --check
 	@$(BIN)/python scripts/clients.py --check
 	@$(BIN)/python scripts/reference.py --check
-	@echo "checks passed: ruff, mypy, import-linter, buf lint, format and breaking, stubs, clients and reference current"
+	@echo "checks passed: ruff, mypy, import-linter, hadolint, pip check, buf lint, format and breaking, stubs, clients and reference current"
 
 unit: $(READY)
 	@$(BIN)/python -m pytest -q
