@@ -13,7 +13,7 @@ import typer
 
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
-from annserve.cli.securing import api_key, channel_credentials
+from annserve.cli.securing import api_key, channel_credentials, tls_advice
 from annserve_client import AnnserveError, UnavailableError
 from annserve_client.admin import AdminClient, HistoryEntry
 
@@ -53,8 +53,8 @@ def admin_client(address: str | None, wait_seconds: float = _WAIT_SECONDS) -> It
         if error.reason:
             raise fail(str(error)) from None
         raise fail(
-            f"no answer from {target}: {error.args[0]}; is an instance running, and its admin port there? "
-            "`annserve serve --demo` starts one"
+            f"no answer from {target}: {error.args[0]}; "
+            + tls_advice(error, "is an instance running, and its admin port there? `annserve serve --demo` starts one")
         ) from None
     except AnnserveError as error:
         raise fail(str(error)) from None

@@ -13,7 +13,7 @@ from annserve.cli.filter_text import parse_filter
 from annserve.cli.names import Names, NamesOption
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
-from annserve.cli.securing import api_key, channel_credentials
+from annserve.cli.securing import api_key, channel_credentials, tls_advice
 from annserve_client import (
     AnnserveError,
     Client,
@@ -332,7 +332,8 @@ def _ask(
             answer = client.recommend(request)
     except UnavailableError as error:
         raise fail(
-            f"no answer from {target}: {error.args[0]}; is a server running there? `annserve serve --demo`"
+            f"no answer from {target}: {error.args[0]}; "
+            + tls_advice(error, "is a server running there? `annserve serve --demo`")
         ) from None
     except AnnserveError as error:
         raise fail(str(error)) from None

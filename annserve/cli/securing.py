@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import grpc
 
 from annserve.domain.errors import InputError
@@ -24,6 +26,10 @@ def security_of(settings: Settings) -> Security:
     return Security(tls=tls, api_keys=settings.api_keys, insecure=settings.insecure)
 
 
+_HUNG_UP: Final = ("socket closed", "handshake", "ssl", "connection reset")
+"""What gRPC says where one side speaks TLS and the other does not."""
+
+
 def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     """Return how this program's own calls are secured; None for plain text.
 
@@ -38,6 +44,17 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
         return grpc.ssl_channel_credentials(settings.tls_ca.read_bytes(), key, certificate)
     except OSError as error:
         raise InputError(f"the certificates cannot be read: {error}") from error
+
+
+def tls_advice(error: Exception, otherwise: str) -> str:
+    """Return what to do about a call that nobody answered; ``otherwise``, unless it looks like one side without TLS."""
+    said = str(error).lower()
+    if not any(sign in said for sign in _HUNG_UP):
+        return otherwise
+    return (
+        "what listens there hangs up: is it TLS there and not here, or the other way round? ANNSERVE_TLS_CA has this "
+        "side speak it, ANNSERVE_TLS_CERTIFICATE and ANNSERVE_TLS_KEY show who calls"
+    )
 
 
 def api_key(settings: Settings) -> str | None:

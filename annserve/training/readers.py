@@ -99,7 +99,9 @@ def format_of(path: Path) -> Format:
     """
     found = _format_by_suffix(path)
     if found is None:
-        raise InputError(f"{path}: unknown format; name it, or use a suffix of {_known_suffixes()}", path=path)
+        raise InputError(
+            f"{path}: unknown format; name it with --format, or use a suffix of {_known_suffixes()}", path=path
+        )
     return found
 
 

@@ -6,10 +6,13 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+import trustme
 from admin_twins import Admin, three_snapshots
 from typer.testing import CliRunner, Result
 
@@ -166,6 +169,22 @@ def test_no_server_is_said_with_what_to_do() -> None:
     assert done.exit_code == 1
     assert f"no answer from 127.0.0.1:{port}" in done.output
     assert "is an instance running" in done.output
+
+
+def test_a_server_that_speaks_tls_is_told_from_none_at_all() -> None:
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    credentials = grpc.ssl_server_credentials([(issued.private_key_pem.bytes(), chain)])
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+
+    done = CliRunner().invoke(app, ["admin", "status", "--address", f"127.0.0.1:{port}"])
+    server.stop(None)
+
+    assert done.exit_code == 1
+    assert "ANNSERVE_TLS_CA has this side speak it" in done.output
+    assert "is an instance running" not in done.output
 
 
 def test_snapshot_is_pulled_once_and_made_live_where_told(store_of_three: SnapshotStore, tmp_path: Path) -> None:
