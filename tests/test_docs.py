@@ -120,6 +120,31 @@ def test_every_command_is_in_the_command_page(command: str) -> None:
     assert f"`{command}" in page("commands.md")
 
 
+def test_messages_that_operators_look_up_are_those_of_the_code() -> None:
+    table = page("operations.md").partition("## When something is wrong")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    parts = [
+        part.strip(" :")
+        for row in rows
+        for message in re.findall("`([^`]+)`", row)
+        for part in re.split("…|0\\.98", message)
+    ]
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "annserve").rglob("*.py"))
+    # What is written over several lines is one text.
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+
+    assert len(rows) > 15
+    # Shorter ones are found everywhere.
+    assert [part for part in parts if len(part) > 5 and part not in source] == []
+
+
+def test_tests_that_the_threat_table_names_are_there() -> None:
+    named = re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", page("security.md"))
+
+    assert len(named) > 10
+    assert [name for name in named if not list((ROOT / "tests").rglob(name))] == []
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for source in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", source.read_text(encoding="utf-8")):
