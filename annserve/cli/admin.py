@@ -192,7 +192,10 @@ def upsert(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add or replace items; all workers have them within a second."""
+    """Add or replace items; all workers have them within a second.
+
+    With a catalogue an item is recommended once its document is there too: `annserve catalog load`.
+    """
     from annserve.cli.fresh_lines import batches, read_items
 
     items = read_items(file, file.name)

@@ -30,7 +30,12 @@ def main() -> None:
         store = SnapshotStore(settings.snapshots)
         # The workers of another snapshot may be answering meanwhile.
         snapshot = in_background(lambda: _loaded(store, orders.snapshot_id), LOADING_NICENESS)
-        report = {"snapshot_id": snapshot.id, "items": len(snapshot.items), "users": len(snapshot.users)}
+        report = {
+            "snapshot_id": snapshot.id,
+            "items": len(snapshot.items),
+            "users": len(snapshot.users),
+            "created_seconds": snapshot.manifest.created_time.timestamp(),
+        }
         return snapshot, report
 
     sys.exit(Loader(orders, load, lambda snapshot, post: work(snapshot, post, settings)).run())

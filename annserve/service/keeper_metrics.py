@@ -61,8 +61,10 @@ def follow_keepers(metrics: Metrics, hub: Hub) -> None:
 
 async def follow_cache(metrics: Metrics, cache: CacheAdmin) -> None:
     """Publish in ``metrics`` what ``cache`` holds, until cancelled."""
-    size_bytes = 0
+    size_bytes = entry_count = 0
     metrics.follow_value("annserve_cache_bytes", "Held by the shared cache.", lambda: size_bytes)
+    metrics.follow_value("annserve_cache_entries", "How many it holds.", lambda: entry_count)
     while True:
-        size_bytes = (await cache.stats()).size_bytes
+        stats = await cache.stats()
+        size_bytes, entry_count = stats.size_bytes, stats.entry_count
         await asyncio.sleep(_CACHE_LOOK_SECONDS)

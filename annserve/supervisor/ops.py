@@ -221,6 +221,8 @@ class _InstanceCollector:
             for name in ("items", "users"):
                 if name in view.report:
                     yield GaugeMetricFamily(f"annserve_index_{name}", f"The {name} of it.", value=view.report[name])
+            if (created := view.report.get("created_seconds")) is not None:
+                yield GaugeMetricFamily("annserve_index_created_timestamp_seconds", "When it was built.", value=created)
             yield GaugeMetricFamily(
                 "annserve_index_load_seconds", "How long it took to load.", value=view.report.get("seconds", 0.0)
             )

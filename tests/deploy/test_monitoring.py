@@ -23,13 +23,14 @@ _GENERATED = re.compile(r"_(bucket|count|sum)$")
 SECONDS = 20.0
 PACKAGE = Path(__file__).parents[2] / "annserve"
 RARE = {
+    "annserve_auth_failures_total",
     "annserve_degraded_total",
     "annserve_fallbacks_total",
     "annserve_keeper_total",
     "annserve_rejected_total",
     "annserve_worker_exits_total",
 }
-"""Their first sample comes with the first event, or with MongoDB."""
+"""Their first sample comes with the first event, with API keys, or with MongoDB."""
 
 ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
@@ -74,6 +75,10 @@ def test_every_metric_that_is_asked_for_is_exposed(exposed: set[str]) -> None:
     assert missing <= RARE
     source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     assert all(f'"{name.removesuffix("_total")}"' in source for name in RARE)
+
+
+def test_what_is_served_and_kept_is_told_with_its_age_and_size(exposed: set[str]) -> None:
+    assert {"annserve_index_created_timestamp_seconds", "annserve_cache_entries"} <= exposed
 
 
 def test_every_alert_is_explained_to_who_operates() -> None:

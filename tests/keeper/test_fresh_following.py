@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,7 +160,7 @@ class AwayItems(FileFreshStore):
         super().__init__(path)
         self.count = 0
 
-    async def follow(self) -> AsyncIterator[FreshBatch]:
+    async def follow(self) -> AsyncGenerator[FreshBatch, None]:
         self.count += 1
         if self.count < 5:
             raise CatalogUnavailableError("no server of it is reachable")
