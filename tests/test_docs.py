@@ -145,7 +145,20 @@ def test_tests_that_the_threat_table_names_are_there() -> None:
     assert [name for name in named if not list((ROOT / "tests").rglob(name))] == []
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for source in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", source.read_text(encoding="utf-8")):
-            assert (source.parent / target).exists(), f"{source.name} links to {target}"
+PAGES = [*ROOT.glob("*.md"), ROOT / "loadtest" / "README.md", *(ROOT / "clients").glob("*/README.md")]
+PAGES += (ROOT / "docs").rglob("*.md")
+
+
+def anchors_of(path: Path) -> set[str]:
+    """Return what the headings of a page are linked by."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("source", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(source: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", source.read_text(encoding="utf-8")):
+        path = source.parent / target if target else source
+
+        assert path.exists(), f"{source.name} links to {target}"
+        assert not anchor or anchor in anchors_of(path), f"{source.name} links to {target}#{anchor}"
