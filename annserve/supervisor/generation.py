@@ -440,7 +440,9 @@ class Generation:
         self._hang_up()
         cause = cause_of(status)
         level = logging.INFO if self.is_retired else logging.ERROR
-        _log.log(level, "the loader (pid %s) of %s ended: %s", self.loader_pid, self.snapshot_id, cause)
+        _log.log(
+            level, "the loader (pid %s) of %s ended: %s", self.loader_pid, self.snapshot_id or "the live one", cause
+        )
         self.loader_pid = None
         self._refuse("LOADER_CRASHED", f"the loader ended: {cause}")
         now = time.monotonic()
