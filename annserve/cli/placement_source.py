@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.output import say
@@ -53,7 +54,7 @@ def check_placements(settings: Settings, source: CatalogSource | None) -> None:
     if not has_placements(settings):
         return
     try:
-        texts = _read(settings, source)
+        texts = placement_texts(settings, source)
     except CatalogUnavailableError as error:
         # The instance may outlive this, and has its placements as soon as the database answers.
         say(f"placements are not checked: {error}")
@@ -64,7 +65,17 @@ def check_placements(settings: Settings, source: CatalogSource | None) -> None:
         raise InputError(f"placements are wrong, so nothing is started:\n{error}") from None
 
 
-def _read(settings: Settings, source: CatalogSource | None) -> Sequence[PlacementText]:
+def placement_texts(
+    settings: Settings, source: CatalogSource | None, path: Path | None = None
+) -> Sequence[PlacementText]:
+    """Return the placements at ``path``, else where the settings say they are; none where they say nothing.
+
+    Raises:
+        InputError: they cannot be read, or are said to be in two places, or in a MongoDB that there is not.
+        CatalogUnavailableError: they are in MongoDB, and it does not answer.
+    """
+    if path is not None:
+        return read_folder(path)
     if settings.placements is not None and not settings.placements_from_mongodb:
         return read_folder(settings.placements)
     if source is None:

@@ -17,11 +17,13 @@ import typer
 
 from annserve.cli.catalog_source import CatalogOption, CatalogSource, ConfigOption, catalog_source
 from annserve.cli.event_source import EventsOption, opened_events
-from annserve.cli.options import SnapshotsOption, open_store
+from annserve.cli.options import SnapshotsOption, open_store, settings
 from annserve.cli.output import JsonOption, console, print_json, print_rows, progress_bars, say
+from annserve.cli.placement_source import placement_texts
 from annserve.domain.errors import InputError
 
 if TYPE_CHECKING:
+    from annserve.reporting.declared import Declared
     from annserve.reporting.report import Question, Report
     from annserve.reporting.tally import Crossing
 
@@ -57,14 +59,26 @@ def placements_command(
         list[str] | None,
         typer.Option(
             metavar="EXPERIMENT/VARIANT=SHARE",
-            help="A declared share of an experiment's users; may be repeated. Without them shares count as equal.",
+            help="A share of an experiment's users, for what its placement says; may be repeated. "
+            "Without either shares count as equal.",
         ),
     ] = None,
     outcome_minutes: Annotated[float, typer.Option(min=0.1, help="How long outcomes count to the impression.")] = 30.0,
     later_days: Annotated[
         float, typer.Option(min=0.0, help="How long conversions after that are credited apart; memory grows with it.")
     ] = 7.0,
-    time_zone: Annotated[str, typer.Option(help="Of the hours: an IANA name.")] = "UTC",
+    time_zone: Annotated[
+        str | None, typer.Option(help="Of all hours: an IANA name. Each placement's own, or UTC.", show_default=False)
+    ] = None,
+    placements: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="Placements, whose time zones and shares count. [env: ANNSERVE_PLACEMENTS, "
+            "ANNSERVE_PLACEMENTS_FROM_MONGODB]",
+            show_default=False,
+        ),
+    ] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     plot: Annotated[
         Path | None,
@@ -96,19 +110,22 @@ def placements_command(
     )
     now_ms = round(time.time() * 1_000)
     until_ms = _time_ms("--until", until) if until else now_ms - windows.outcome_ms
+    source = catalog_source(catalog, catalog_config)
+    declared = _declared(placements, source)
     question = Question(
         since_ms=_time_ms("--since", since) if since else until_ms - 28 * _DAY_MS,
         until_ms=until_ms,
         placements=frozenset(placement or ()),
         by=_crossings(by),
         windows=windows,
-        zone=zone_named(time_zone),
+        zone=None if time_zone is None else zone_named(time_zone),
         confidence=confidence,
         shares=_shares(share or ()),
+        declared=declared,
     )
     if question.since_ms >= question.until_ms:
         raise InputError("--since must be before --until")
-    made = asyncio.run(_report(question, catalog_source(catalog, catalog_config), events, snapshots))
+    made = asyncio.run(_report(question, source, events, snapshots))
     if plot is not None:
         from annserve.reporting.plots import write_plot
 
@@ -118,8 +135,29 @@ def placements_command(
         print_json({"since": _iso(question.since_ms), "until": _iso(question.until_ms), **asdict(made)})
     else:
         _print(made, question)
+    _tell_versions(made, declared)
     if question.until_ms > now_ms - windows.outcome_ms:
         say("the latest impressions are younger than the outcome window: their conversion will still rise")
+
+
+def _declared(path: Path | None, source: CatalogSource | None) -> Mapping[str, Declared]:
+    from annserve.reporting.declared import declared
+
+    found, problems = declared(placement_texts(settings(), source, path))
+    for problem in problems:
+        say(f"{problem}: the report goes by UTC and equal shares there")
+    return found
+
+
+def _tell_versions(made: Report, declared: Mapping[str, Declared]) -> None:
+    for placement, versions in made.versions.items():
+        known = declared.get(placement)
+        others = [version for version in versions if known is not None and version != known.version]
+        if others:
+            say(
+                f"{placement}: {len(others)} other version{'s' if len(others) > 1 else ''} than the file's answered in "
+                f"this period ({', '.join(others[:5])}): its time zone and shares may have been others then"
+            )
 
 
 async def _report(

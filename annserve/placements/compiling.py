@@ -41,6 +41,12 @@ def compile_placement(source: PlacementText, schema: Schema) -> tuple[CompiledPl
     return (None if findings.problems else placement), findings.problems
 
 
+def read_placement(source: PlacementText) -> tuple[PlacementFile | None, Sequence[Problem]]:
+    """Return what ``source`` says, its expressions unread, or None and what is wrong with it."""
+    findings = Findings(source.origin, source.text)
+    return _read(source, findings), findings.problems
+
+
 def _read(source: PlacementText, findings: Findings) -> PlacementFile | None:
     try:
         located = read_yaml(source.text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from annserve.reporting.declared import Declared
 from annserve.reporting.dimensions import Dimension
 from annserve.reporting.estimates import Estimate, Interval, ratio, share_mismatch
 from annserve.reporting.tally import Arm, Tally
@@ -43,9 +44,9 @@ class Assignment:
     placement: str
     experiment: str
     users: Mapping[str, int]
-    """By variant."""
+    """By variant, also of those that are declared and showed nobody anything."""
     shares: Mapping[str, float]
-    """Declared, or equal."""
+    """Declared, or equal. Users of a variant without any (forced ones) are not compared."""
     are_shares_declared: bool
     p_value: float
     is_mismatched: bool
@@ -77,21 +78,33 @@ def comparisons(tally: Tally, confidence: float) -> tuple[Comparison, ...]:
     return tuple(found)
 
 
-def assignments(tally: Tally, declared: Mapping[str, float]) -> tuple[Assignment, ...]:
-    """Hold the numbers of users against the shares ``declared`` by ``experiment/variant``, or equal ones."""
+def assignments(tally: Tally, given: Mapping[str, float], declared: Mapping[str, Declared]) -> tuple[Assignment, ...]:
+    """Hold the numbers of users against the shares they should have.
+
+    Args:
+        tally: Who was shown what.
+        given: Shares by ``experiment/variant``; the experiments that it names go by it alone.
+        declared: What placements declare. Equal shares where neither says anything of all variants that were shown.
+    """
     found = []
-    for (placement, experiment), variants in _experiments(tally).items():
-        known = [declared.get(f"{experiment}/{variant}") for variant in variants]
-        are_declared = all(share is not None for share in known)
-        shares = [share if are_declared and share is not None else 1.0 for share in known]
-        counts = [len(tally.users[Arm(placement, experiment, variant)]) for variant in variants]
-        p_value = share_mismatch(np.array(counts, float), np.array(shares))
+    for (placement, experiment), shown in _variants(tally).items():
+        known = _known_shares(experiment, given, declared.get(placement))
+        are_declared = known.keys() >= set(shown)
+        shares = known if are_declared else dict.fromkeys(shown, 1.0)
+        users = {variant: len(tally.users[Arm(placement, experiment, variant)]) for variant in shown}
+        users = {variant: users.get(variant, 0) for variant in sorted({*shown, *shares})}
+        compared = [variant for variant in users if shares[variant] > 0]
+        counts = np.array([users[variant] for variant in compared], float)
+        if len(compared) < 2 or not counts.sum():
+            continue
+        p_value = share_mismatch(counts, np.array([shares[variant] for variant in compared]))
+        total = math.fsum(shares.values())
         found.append(
             Assignment(
                 placement=placement,
                 experiment=experiment,
-                users=dict(zip(variants, counts, strict=True)),
-                shares={variant: share / sum(shares) for variant, share in zip(variants, shares, strict=True)},
+                users=users,
+                shares={variant: shares[variant] / total for variant in users},
                 are_shares_declared=are_declared,
                 p_value=p_value,
                 is_mismatched=p_value < MISMATCH_P_VALUE,
@@ -100,13 +113,26 @@ def assignments(tally: Tally, declared: Mapping[str, float]) -> tuple[Assignment
     return tuple(found)
 
 
+def _known_shares(experiment: str, given: Mapping[str, float], declared: Declared | None) -> Mapping[str, float]:
+    """Return the shares by variant, as far as they are known."""
+    own = {arm.partition("/")[2]: share for arm, share in given.items() if arm.partition("/")[0] == experiment}
+    if own or declared is None or declared.experiment != experiment:
+        return own
+    return declared.shares
+
+
 def _experiments(tally: Tally) -> dict[tuple[str, str], list[str]]:
     """Return the variants, in order of name, of each experiment that showed more than one."""
+    return {experiment: variants for experiment, variants in _variants(tally).items() if len(variants) > 1}
+
+
+def _variants(tally: Tally) -> dict[tuple[str, str], list[str]]:
+    """Return the variants that showed something, in order of name, of each placement's experiment."""
     found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for arm in sorted(tally.users):
         if arm.experiment:
             found[arm.placement, arm.experiment].append(arm.variant)
-    return {experiment: variants for experiment, variants in found.items() if len(variants) > 1}
+    return dict(found)
 
 
 def _control(variants: list[str]) -> str:

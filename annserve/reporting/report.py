@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from annserve.domain.events import Event, EventType
 from annserve.domain.progress import Progress, no_progress
 from annserve.reporting.context_shown import nothing_known
+from annserve.reporting.declared import Declared
 from annserve.reporting.dimensions import SIMILARITIES, Dimension
 from annserve.reporting.effects import Crossover, Effect, crossovers, effects
 from annserve.reporting.estimates import Interval, Sums, rate_interval
@@ -35,11 +36,13 @@ class Question:
     """Empty for all."""
     by: tuple[Crossing, ...] = DEFAULT_BY
     windows: Windows = field(default_factory=Windows)
-    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
-    """Of the hours."""
+    zone: ZoneInfo | None = None
+    """Of all hours; None for each placement's own, UTC where that is not known."""
     confidence: float = 0.95
     shares: Mapping[str, float] = field(default_factory=dict)
-    """Declared shares of users by ``experiment/variant``; an experiment without any is taken to share equally."""
+    """Shares of users by ``experiment/variant``, for experiments that are not to go by what is declared."""
+    declared: Mapping[str, Declared] = field(default_factory=dict)
+    """By placement; an experiment that nothing is known of is taken to share equally."""
 
     @property
     def read_ms(self) -> tuple[int, int]:
@@ -96,6 +99,8 @@ class Report:
     unmatched_clicks: int
     """Of no known impression."""
     unmatched_conversions: int
+    versions: Mapping[str, tuple[str, ...]]
+    """By placement: those that answered, in order of name."""
     repeated_impressions: int
     """Left out: another one had their `impression_id`."""
 
@@ -121,7 +126,7 @@ async def report(
         context_shown: How like what was on screen is to what was shown.
         progress: Told how many events have been read.
     """
-    join, tally, read = Join(question.windows, context_shown), Tally(question.by, question.zone), 0
+    join, tally, read = Join(question.windows, context_shown), _tally(question), 0
     async for chunk in events:
         tally.add(_asked(join.add(chunk), question))
         read += len(chunk)
@@ -132,14 +137,22 @@ async def report(
     return Report(
         cells=_cells(tally, question.confidence),
         comparisons=comparisons(tally, question.confidence),
-        assignments=assignments(tally, question.shares),
+        assignments=assignments(tally, question.shares, question.declared),
         effects=effects(tally, question.confidence),
         crossovers=crossovers(tally, question.confidence),
         exposures=_exposures(tally, catalog),
         unmatched_clicks=join.unmatched[EventType.CLICK],
         unmatched_conversions=join.unmatched[EventType.CONVERSION],
+        versions={placement: tuple(sorted(versions)) for placement, versions in sorted(tally.versions.items())},
         repeated_impressions=join.repeated_count,
     )
+
+
+def _tally(question: Question) -> Tally:
+    if question.zone is not None:
+        return Tally(question.by, question.zone)
+    zones = {placement: declared.zone for placement, declared in question.declared.items()}
+    return Tally(question.by, ZoneInfo("UTC"), zones)
 
 
 def _asked(finished: Iterable[Shown], question: Question) -> list[Shown]:

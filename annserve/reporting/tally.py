@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import chain
 from typing import NamedTuple, TypeAlias
@@ -46,7 +46,8 @@ class Arm(NamedTuple):
 class Tally:
     """Counts impressions, in 40 kB a cell or line, 4 bytes a user and variant, and an entry an item and placement."""
 
-    def __init__(self, by: Sequence[Crossing], zone: ZoneInfo) -> None:
+    def __init__(self, by: Sequence[Crossing], zone: ZoneInfo, zones: Mapping[str, ZoneInfo] | None = None) -> None:
+        """Tell apart ``by``; hours are those of ``zones``, by placement, and of ``zone`` for others."""
         crossings = dict.fromkeys((*ALWAYS, *by))
         self.cells: dict[Crossing, GroupedSums[tuple[str, ...]]] = {crossing: GroupedSums(5) for crossing in crossings}
         """By placement and values: impressions, those clicked, converted, later converted; the value of conversions."""
@@ -55,8 +56,11 @@ class Tally:
         self.users: defaultdict[Arm, Distinct] = defaultdict(Distinct)
         self.exposures: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """How often each item was shown, by placement."""
+        self.versions: defaultdict[str, set[str]] = defaultdict(set)
+        """Of its file, that answered, by placement."""
         self._dimensions = tuple(dict.fromkeys(chain.from_iterable(crossings)))
         self._zone = zone
+        self._zones = zones or {}
 
     def add(self, batch: Sequence[Shown]) -> None:
         """Count impressions that are over."""
@@ -72,13 +76,14 @@ class Tally:
             np.float64,
         )
         placements = [shown.answerer.placement for shown in batch]
-        labels = {name: [label(shown, name, self._zone) for shown in batch] for name in self._dimensions}
+        labels = {name: [label(shown, name, self._zone_of(shown)) for shown in batch] for name in self._dimensions}
         for by, sums in self.cells.items():
             sums.add(list(zip(placements, *(labels[name] for name in by), strict=True)), groups, outcomes)
         for dimension in SIMILARITIES:
             self._add_to_lines(batch, dimension, groups)
         positions: defaultdict[Arm, list[int]] = defaultdict(list)
         for position, shown in enumerate(batch):
+            self.versions[shown.answerer.placement].add(shown.answerer.version)
             positions[Arm(shown.answerer.placement, shown.answerer.experiment, shown.answerer.variant)].append(position)
         for arm, of_arm in positions.items():
             self.users[arm].add(hashes[of_arm])
@@ -88,6 +93,9 @@ class Tally:
         """Return how many users a placement showed something to."""
         arms = [users for arm, users in self.users.items() if arm.placement == placement]
         return len(reduce(Distinct.union, arms, Distinct()))
+
+    def _zone_of(self, shown: Shown) -> ZoneInfo:
+        return self._zones.get(shown.answerer.placement, self._zone)
 
     def _add_to_lines(self, batch: Sequence[Shown], dimension: Dimension, groups: npt.NDArray[np.int64]) -> None:
         known = [

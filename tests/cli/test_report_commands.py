@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mongod import MongoServer
+from pymongo import MongoClient
 from simulated_month import RATES, simulated_month
 
 from annserve.catalog.config import CatalogConfig
@@ -103,6 +104,72 @@ def test_events_are_read_from_mongodb_too(
     assert json.loads(of_mongodb.stdout) == json.loads(of_file.stdout)
 
 
+POPUP = """
+mode: personalize
+time_zone: Asia/Seoul
+filter: item.nobody_declared_this > 1
+experiment: {name: modes, variants: {taste: {share: 0.2}, context: {share: 0.5}, silent: {share: 0.3}, off: {share: 0}}}
+"""
+
+
+def hours(report: dict[str, Any], placement: str) -> dict[str, int]:
+    return {
+        cell["values"][0]: cell["impressions"]
+        for cell in report["cells"]
+        if (cell["by"], cell["placement"]) == (["hour"], placement)
+    }
+
+
+def test_hours_and_shares_are_those_of_the_placements_files(annserve: Annserve, log: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "placements"
+    folder.mkdir()
+    (folder / "popup.yaml").write_text(POPUP, encoding="utf-8")
+    (folder / "torn.yaml").write_text("mode: [", encoding="utf-8")
+    command = ["report", "placements", *MONTH, "--events", log, "--json"]
+
+    plain = json.loads(annserve(*command).stdout)
+    done = annserve(*command, "--placements", folder)
+    told = json.loads(done.stdout)
+    overruled = json.loads(
+        annserve(
+            *command, "--placements", folder, "--time-zone", "UTC", *("--share", "modes/taste=1"),
+            *("--share", "modes/context=1"),
+        ).stdout
+    )  # fmt: skip
+
+    later = {f"{(int(hour) + 9) % 24:02d}": count for hour, count in hours(plain, "popup").items()}
+    assert hours(told, "popup") == later
+    assert hours(told, "home") == hours(plain, "home")
+    (popup,) = [one for one in told["assignments"] if one["placement"] == "popup"]
+    # A variant that fails shows nothing to anybody, and that is what the check is for.
+    assert popup["users"]["silent"] == 0
+    assert (popup["shares"]["silent"], popup["are_shares_declared"], popup["is_mismatched"]) == (0.3, True, True)
+    assert "torn.yaml:" in done.stderr
+    assert "popup: 1 other version than the file's answered in this period" in done.stderr
+    assert hours(overruled, "popup") == hours(plain, "popup")
+    assert [one["is_mismatched"] for one in overruled["assignments"]] == [False, False]
+
+
+def test_placements_of_mongodb_are_read_from_there(
+    annserve: Annserve,
+    log: Path,
+    mongod: MongoServer,
+    database_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tmp_path / "catalog.yaml"
+    config.write_text(f"mongodb:\n  database: {database_name}\nfields: {{}}\n", encoding="utf-8")
+    with MongoClient[dict[str, Any]](mongod.uri) as client:
+        client[database_name]["placements"].insert_one({"_id": "popup", "yaml": POPUP})
+    monkeypatch.setenv("ANNSERVE_PLACEMENTS_FROM_MONGODB", "true")
+    of_mongodb = ["--catalog", mongod.uri, "--catalog-config", config]
+
+    report = json.loads(annserve("report", "placements", *MONTH, "--events", log, *of_mongodb, "--json").stdout)
+
+    assert {one["placement"]: one["are_shares_declared"] for one in report["assignments"]}["popup"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -115,6 +182,7 @@ def test_events_are_read_from_mongodb_too(
         (["--since", "2025-12-02", "--until", "2025-12-01"], "--since must be before --until"),
         (["--share", "modes=0.5"], "--share 'modes=0.5': must be EXPERIMENT/VARIANT=SHARE"),
         (["--time-zone", "Mars/Olympus"], "time zone 'Mars/Olympus' is not known"),
+        (["--placements", "nowhere"], "there is no folder of placements at nowhere"),
         (["--plot", "month.gif"], "its name must end in .png, .svg, .html"),
     ],
 )
