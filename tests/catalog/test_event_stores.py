@@ -299,7 +299,7 @@ class TestFile:
         path = tmp_path / "events.jsonl"
         store, other = FileEventStore(path), FileEventStore(path)
         events = [event(str(number), at=number) for number in range(10)]
-        monkeypatch.setattr("annserve.catalog.file_events.os.write", _half_a_write())
+        monkeypatch.setattr("annserve.catalog.event_log.os.write", _half_a_write())
         with pytest.raises(CatalogUnavailableError, match="No space left"):
             await store.write(events)
         monkeypatch.undo()
