@@ -261,6 +261,7 @@ def _print(report: Report, question: Question) -> None:
         )
     say(
         f"of no known impression: {report.unmatched_conversions:,} conversions, {report.unmatched_clicks:,} clicks; "
+        f"values that count as 0, since they are none: {report.unusable_values:,}; "
         f"impressions left out for an id that another has: {report.repeated_impressions:,}"
     )
 

@@ -11,6 +11,10 @@ from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import PlacementUse
 
 
+VALUE_MAX: Final = 10**12
+"""What a conversion is worth at most, up or down: the sum of a year of such is still exact to a unit's thousandth."""
+
+
 class EventType(Enum):
     """What happened."""
 
@@ -44,7 +48,7 @@ class Event:
     context_item_ids: tuple[str, ...] = ()
     """What was on screen beside it; of impressions."""
     value: float = 0.0
-    """What a conversion was worth, in the team's own unit."""
+    """What a conversion was worth, in the team's own unit; at most `VALUE_MAX`, up or down, unless it is an old one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

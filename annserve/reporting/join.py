@@ -18,7 +18,7 @@ from itertools import islice
 from sys import intern
 from typing import NamedTuple
 
-from annserve.domain.events import Event, EventType
+from annserve.domain.events import VALUE_MAX, Event, EventType
 from annserve.domain.query import Mode
 
 _LOOKED_THROUGH_MAX = 1_000
@@ -89,6 +89,8 @@ class Join:
         """Outcomes of no impression that is known."""
         self.repeated_count = 0
         """Impressions whose `impression_id` another one of the window has; only the first counts."""
+        self.unusable_values = 0
+        """Conversions within their window whose value is no number, or out of all bounds; it counts as 0."""
         self._windows = windows
         self._context_shown = context_shown
         self._open: deque[Shown] = deque()
@@ -153,7 +155,10 @@ class Join:
             shown.is_clicked |= is_in_window
         elif is_in_window:
             shown.outcome = Outcome.CONVERTED
-            shown.value += event.value
+            # Older servers kept any, and one infinity would be all that is left of a sum. NaN compares false.
+            is_usable = abs(event.value) <= VALUE_MAX
+            shown.value += event.value if is_usable else 0.0
+            self.unusable_values += not is_usable
         elif shown.outcome is Outcome.NONE:
             shown.outcome = Outcome.LATER
 

@@ -99,6 +99,8 @@ class Report:
     unmatched_clicks: int
     """Of no known impression."""
     unmatched_conversions: int
+    unusable_values: int
+    """Values of conversions that are no numbers, or out of all bounds, and count as 0."""
     versions: Mapping[str, tuple[str, ...]]
     """By placement: those that answered, in order of name."""
     repeated_impressions: int
@@ -143,6 +145,7 @@ async def report(
         exposures=_exposures(tally, catalog),
         unmatched_clicks=join.unmatched[EventType.CLICK],
         unmatched_conversions=join.unmatched[EventType.CONVERSION],
+        unusable_values=join.unusable_values,
         versions={placement: tuple(sorted(versions)) for placement, versions in sorted(tally.versions.items())},
         repeated_impressions=join.repeated_count,
     )

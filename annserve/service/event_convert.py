@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from annserve.domain.events import Event, EventType
+from annserve.domain.events import VALUE_MAX, Event, EventType
 from annserve.domain.ids import id_problem
 from annserve.domain.query import Mode, PlacementUse
 from annserve.service import limits
@@ -22,6 +22,7 @@ EVENTS: Final = Limit("WriteRequest.events", 1, 500, counted="entries")
 ITEM_IDS: Final = Limit("Event.item_ids", 1, 500, counted="entries")
 CONTEXT_ITEM_IDS: Final = Limit("Event.context_item_ids", 0, 100, counted="entries")
 TOKEN_BYTES: Final = Limit("Event.attribution_token", 0, 64, counted="bytes")
+VALUE: Final = Limit("Event.value", -VALUE_MAX, VALUE_MAX)
 TEXT_BYTES: Final = Limit("Event.placement", 0, 256, counted="bytes")
 
 FUTURE_MS_MAX: Final = 3_600_000
@@ -69,8 +70,8 @@ def _event(checks: Checks, path: str, event: messages.Event, now_ms: int) -> Eve
     if type_ is None:
         checks.add(f"{path}.type", f"must be one of the types of events, got {event.type}")
     _check_text(checks, f"{path}.attribution_token", event.attribution_token, TOKEN_BYTES)
-    if not math.isfinite(event.value):
-        checks.add(f"{path}.value", f"must be a finite number, got {event.value}")
+    if problem := VALUE.problem(event.value):
+        checks.add(f"{path}.value", problem)
     return Event(
         event_id=event.event_id,
         type=type_ or EventType.IMPRESSION,

@@ -55,6 +55,15 @@ def test_a_conversion_within_the_window_counts_to_the_impression_it_names() -> N
     ]
 
 
+def test_a_value_that_is_no_amount_spoils_no_sum() -> None:
+    values = (float("inf"), 1.5, float("nan"), -1e300, 2.0)
+    conversions = [conversion(10 + place, impression_id="1", value=value) for place, value in enumerate(values)]
+
+    (shown,), join = joined(impression(0, "1"), *conversions)
+
+    assert (shown.value, join.unusable_values) == (3.5, 3)
+
+
 def test_one_after_the_window_is_credited_apart() -> None:
     assert outcomes(impression(0, "1"), conversion(101, impression_id="1")) == [Outcome.LATER]
 

@@ -178,6 +178,8 @@ WRONG = {
     "events[0].impression_id": message(impression_id="x" * 129),
     "events[0].context_item_ids": message(context_item_ids=["a"] * 101),
     "events[0].value": message(value=float("nan")),
+    "events[0].value, infinite": message(value=float("-inf")),
+    "events[0].value, too large": message(value=1.1e12),
     "events[0].placement.name": message(placement={"version": "1"}),
     "events[0].placement.version": message(placement={"name": "home", "version": "x" * 257}),
     "events[0].placement.mode": message(placement={"name": "home", "mode": "placement"}),
@@ -194,7 +196,7 @@ async def test_an_event_outside_the_contract_is_named_and_none_is_kept(
     error = await refused(edge, WRONG[field], message("good"))
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert fields_of(error) == [field]
+    assert fields_of(error) == [field.partition(",")[0]]
     assert await everything(store) == []
 
 
@@ -203,6 +205,7 @@ async def test_an_event_outside_the_contract_is_named_and_none_is_kept(
     [
         message("x" * 128, user_id="x" * 128, item_ids=["a"] * 500),
         message(attribution_token="x" * 64, impression_id="x" * 128, context_item_ids=["a"] * 100),
+        message(value=-1e12),
         message(event_time={"seconds": NOW + 3_000}),
         message(event_time={"seconds": NOW - 366 * 86_400 + 7_200}),
         message(placement={"name": "x" * 256, "suppressed_reason": "x" * 256, "user_context_similarity": -1.0}),

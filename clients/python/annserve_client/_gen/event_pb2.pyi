@@ -86,7 +86,7 @@ class Event(_message.Message):
     bytes. Empty where there is none.
     """
     value: _builtins.float
-    """What a conversion was worth, in a unit of your own; finite."""
+    """What a conversion was worth, in a unit of your own: -1e12 to 1e12."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Of impressions what was shown, best first; otherwise what it was done with. 1 to 500 items."""
