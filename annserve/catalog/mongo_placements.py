@@ -13,7 +13,7 @@ from annserve.catalog.mongo_changes import MongoChanges
 from annserve.catalog.mongo_connection import Json, Lane, MongoConnection
 from annserve.domain.catalog import ChangesLostError, ChangesUnsupportedError
 from annserve.domain.errors import InputError
-from annserve.domain.placements import PlacementText
+from annserve.domain.placements import TEXT_BYTES_MAX, PlacementText
 
 COLLECTION = "placements"
 DOCUMENTS_MAX = 1_000
@@ -21,6 +21,11 @@ POLL_SECONDS = 0.5
 """How often they are read, where the server tells of no changes."""
 
 _READ_SECONDS = 10.0
+_NAME_MAX = 100
+"""Characters of a name that are told: more than a placement may have."""
+_BEGINNING = {"$substrCP": ["$yaml", 0, TEXT_BYTES_MAX + 1]}
+# A document may have 16 MiB, and there may be a thousand: the server cuts what is refused anyway.
+_YAML = {"$cond": [{"$eq": [{"$type": "$yaml"}, "string"]}, _BEGINNING, None]}
 
 
 class MongoPlacements:
@@ -41,7 +46,7 @@ class MongoPlacements:
         """Return all there are now, by name."""
 
         async def found(_: int) -> list[Json]:
-            cursor = self._collection.find({}, {"yaml": 1}).sort("_id", 1).limit(DOCUMENTS_MAX + 1)
+            cursor = self._collection.find({}, {"yaml": _YAML}).sort("_id", 1).limit(DOCUMENTS_MAX + 1)
             return [document async for document in cursor]
 
         documents = await self._connection.ask(found, lane=Lane.BULK, primary=True, seconds=_READ_SECONDS)
@@ -81,6 +86,6 @@ class MongoPlacements:
 
 
 def _text_of(document: Json) -> PlacementText:
-    name, text = str(document["_id"]), document.get("yaml")
+    name, text = str(document["_id"])[:_NAME_MAX], document.get("yaml")
     # One without a text says nothing, and is refused for it.
     return PlacementText(name=name, origin=f"{COLLECTION}/{name}", text=text if isinstance(text, str) else "")

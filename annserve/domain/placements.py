@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+
+TEXT_BYTES_MAX: Final = 64 << 10
+"""What a placement's text may have, in UTF-8. Sources read one character more of a longer one, which shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

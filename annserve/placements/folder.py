@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from annserve.domain.errors import InputError
-from annserve.domain.placements import PlacementText
-from annserve.placements.yaml_text import BYTES_MAX
+from annserve.domain.placements import TEXT_BYTES_MAX, PlacementText
 
 POLL_SECONDS: Final = 0.2
 FILES_MAX: Final = 1_000
@@ -76,7 +75,7 @@ def _files(folder: Path) -> list[Path]:
 def _read(path: Path) -> PlacementText:
     with path.open("rb") as file:
         # One byte more than there may be shows that there are too many.
-        content = file.read(BYTES_MAX + 1)
+        content = file.read(TEXT_BYTES_MAX + 1)
     return PlacementText(name=path.stem, origin=path.name, text=content.decode("utf-8", "surrogateescape"))
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-BYTES_MAX: Final = 64 << 10
+from annserve.domain.placements import TEXT_BYTES_MAX
+
 DEPTH_MAX: Final = 12
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -70,8 +71,8 @@ def read_yaml(text: str) -> Located:
         YamlError: it is no YAML, or has what placement files must not have.
     """
     try:
-        if len(text.encode()) > BYTES_MAX:
-            raise YamlError(f"must be at most {BYTES_MAX >> 10} KiB")
+        if len(text.encode()) > TEXT_BYTES_MAX:
+            raise YamlError(f"must be at most {TEXT_BYTES_MAX >> 10} KiB")
         reader = _Reader(yaml.parse(text, _LOADER))
         return Located(value=reader.document(), keys=reader.keys, values=reader.values)
     except UnicodeEncodeError as error:

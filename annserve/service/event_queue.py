@@ -17,10 +17,10 @@ from annserve.domain.events import Event, EventStore, Written
 
 GATHER_SECONDS: Final = 0.002
 """How long the first call of a batch waits for others."""
-BATCH_BYTES: Final = 256 << 10
-"""How much is written at once, as requests have it, or one request: to encode it holds up the event loop."""
-QUEUE_BYTES_MAX: Final = 16 << 20
-"""How much may wait or be being written; more is refused."""
+BATCH_BYTES: Final = 3 << 20
+"""How much memory of events is written at once, or one request: to encode them holds up the event loop."""
+QUEUE_BYTES_MAX: Final = 32 << 20
+"""How much memory may wait or be being written; more is refused. One request of 640 KiB is at most 16 MiB of events."""
 CALLS_MAX: Final = 256
 """How many calls may wait, unless it is said: a store that hangs must leave room for calls that need none."""
 CLOSE_SECONDS: Final = 10.0
@@ -82,17 +82,14 @@ class EventQueue:
         self._closed = False
 
     async def write(self, events: Sequence[Event], size_bytes: int, deadline: Deadline = NO_DEADLINE) -> Written:
-        """Return once ``events``, which took ``size_bytes`` on the wire, are durable.
+        """Return once ``events``, which take ``size_bytes`` of memory, are durable.
 
         Raises:
             EventsUnavailableError: they, or some of them, cannot be kept now.
             DeadlineExceededError: it took too long; they may be kept all the same.
         """
         deadline.check("waiting for its turn")
-        is_full = self._held_bytes + size_bytes > QUEUE_BYTES_MAX or self._calls >= self._calls_max
-        if self._closed or is_full:
-            self.counts.refused += len(events)
-            raise EventsUnavailableError("the server is stopping" if self._closed else "too many wait to be written")
+        self.check_room(len(events), size_bytes)
         call = _Call(events=events, size_bytes=size_bytes, outcome=asyncio.get_running_loop().create_future())
         call.outcome.add_done_callback(_heard)
         self._waiting.append(call)
@@ -108,6 +105,17 @@ class EventQueue:
             raise DeadlineExceededError("waiting for events to be durable") from None
         finally:
             self._calls -= 1
+
+    def check_room(self, event_count: int, size_bytes: int = 0) -> None:
+        """Refuse so many events, counting them, where there is no room for ``size_bytes`` more.
+
+        Raises:
+            EventsUnavailableError: there is none.
+        """
+        is_full = self._held_bytes + size_bytes > QUEUE_BYTES_MAX or self._calls >= self._calls_max
+        if self._closed or is_full:
+            self.counts.refused += event_count
+            raise EventsUnavailableError("the server is stopping" if self._closed else "too many wait to be written")
 
     async def close(self) -> None:
         """Take no more, and write what waits."""

@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from annserve.catalog.mongo_placements import COLLECTION
 from annserve.catalog.mongo_store import MongoCatalog
 from annserve.domain.catalog import Schema
-from annserve.domain.placements import PlacementText
+from annserve.domain.placements import TEXT_BYTES_MAX, PlacementText
 from annserve.placements.loading import compiled
 
 WAIT_SECONDS = 20.0
@@ -77,3 +77,33 @@ async def test_document_without_a_text_is_refused_by_name(mongod: MongoServer, d
         await catalog.close()
 
     assert {problem.file for problem in problems} == {"placements/home", "placements/7"}
+
+
+async def test_a_document_that_is_too_large_is_refused_and_not_read_to_its_end(
+    mongod: MongoServer, database_name: str
+) -> None:
+    catalog = MongoCatalog(mongod.uri, config_of(database_name))
+    source = catalog.placement_source()
+    longest = "mode: personalize\n".ljust(TEXT_BYTES_MAX, "#")
+    with MongoClient[dict[str, Any]](mongod.uri) as client:
+        documents = client[database_name][COLLECTION]
+        documents.insert_many(
+            [{"_id": name, "yaml": "mode: personalize\n# " + "가" * 4_000_000} for name in ("a", "b")]
+        )
+        documents.insert_many([{"_id": "c", "yaml": longest}, {"_id": "d", "yaml": longest + "#"}])
+        documents.insert_one({"_id": "e" * 1_000_000, "yaml": ["mode: similar"]})
+    try:
+        texts = await source.read()
+        placements, problems = compiled(texts, Schema())
+    finally:
+        await source.close()
+        await catalog.close()
+
+    assert max(len(text.text) for text in texts) == TEXT_BYTES_MAX + 1
+    assert sorted(placements) == ["c"]
+    assert {problem.file for problem in problems if "must be at most 64 KiB" in problem.text} == {
+        "placements/a",
+        "placements/b",
+        "placements/d",
+    }
+    assert max(len(str(problem)) for problem in problems) < 1_000

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from annserve.domain.errors import InputError
-from annserve.domain.placements import PlacementText
+from annserve.domain.placements import TEXT_BYTES_MAX, PlacementText
 from annserve.placements.folder import POLL_SECONDS, PlacementFolder, read_folder
-from annserve.placements.yaml_text import BYTES_MAX
+
 
 WAIT_SECONDS = 20.0
 
@@ -77,12 +77,12 @@ def test_single_file_is_a_set_of_one(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_and_large_files_are_read_as_far_as_needed_to_refuse_them(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"mode: \xff\xfe")
-    (tmp_path / "b.yaml").write_bytes(b"#" * (10 * BYTES_MAX))
+    (tmp_path / "b.yaml").write_bytes(b"#" * (10 * TEXT_BYTES_MAX))
 
     first, second = read_folder(tmp_path)
 
     assert first.text == "mode: \udcff\udcfe"
-    assert len(second.text) == BYTES_MAX + 1
+    assert len(second.text) == TEXT_BYTES_MAX + 1
 
 
 def test_folder_that_there_is_not_is_named(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ async def test_a_store_that_is_away_is_unavailable_with_a_reason_and_when_to_com
 async def test_what_has_no_room_is_refused_at_once_and_what_waits_is_kept(
     edge: grpc.aio.Channel, store: GatedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_queue, "QUEUE_BYTES_MAX", 100)
+    monkeypatch.setattr(event_queue, "QUEUE_BYTES_MAX", 1_000)
     store.open.clear()
     waiting = asyncio.create_task(write(edge, message("1")))
     await until(lambda: store.batches == [1])
