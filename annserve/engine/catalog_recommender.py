@@ -255,9 +255,11 @@ class CatalogRecommender:
             task.add_done_callback(_retrieve)
         problem: AnnserveError | None = None
         while waiting:
-            remaining = max(deadline.at - time.monotonic(), 0.0)
+            remaining = max(min(deadline.at, deadline.catalog_at) - time.monotonic(), 0.0)
             timeout = None if math.isinf(remaining) else remaining
             done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done and time.monotonic() < deadline.at:
+                raise CatalogUnavailableError("no answer while there is time to do without")
             if not done:
                 raise DeadlineExceededError("waiting for the catalogue")
             for task in done:

@@ -9,7 +9,14 @@ from placed_engine import PlacedEngine
 from placement_twins import TwinExpression, experiment, placement, recipe
 
 from annserve.domain.catalog import HistoryEntry
-from annserve.domain.errors import CatalogUnavailableError, InvalidArgumentError, SnapshotNotHereError, UnknownItemError
+from annserve.domain.deadline import Deadline
+from annserve.domain.errors import (
+    CatalogUnavailableError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    SnapshotNotHereError,
+    UnknownItemError,
+)
 from annserve.domain.filter import Equals, Range
 from annserve.domain.query import Answer, Degradation, LimitingRule, Mode, Query, Source, WeightedItem
 from annserve.placements.recipe import (
@@ -20,6 +27,7 @@ from annserve.placements.recipe import (
     OnUnavailable,
     Pin,
     PolicyRow,
+    Recipe,
     WeightRule,
 )
 from annserve.snapshot.snapshot import Snapshot
@@ -244,6 +252,27 @@ async def test_a_catalogue_that_is_down_fails_the_answer_unless_the_file_says_ot
     assert list(answer.item_ids) == [OTHER]
     assert answer.fallback_steps == [2]
     assert Degradation.FILTER_SKIPPED in answer.degradations
+
+
+async def test_a_catalogue_that_hangs_is_down_while_there_is_still_time_to_answer(placed: PlacedEngine) -> None:
+    placed.store.gate.clear()
+    unknown = Range(PRICE, maximum=3.0)
+
+    async def hanging(asks: Recipe) -> Answer:
+        return await placed.ask(asks, SEED, deadline=Deadline.after(0.5))
+
+    with pytest.raises(DeadlineExceededError):
+        await hanging(recipe(filter=unknown))
+    skipping = await hanging(recipe(filter=unknown, on_unavailable=OnUnavailable.SKIP_FILTER))
+    assert Degradation.FILTER_SKIPPED in skipping.degradations
+    assert skipping.item_ids == (await placed.bare(Mode.SIMILAR, SEED)).item_ids
+
+    # Another placement that hangs too leaves time for the list behind it.
+    placed.others.append(placement(recipe(name="other", filter=unknown)))
+    steps = (Fallback(kind=FallbackKind.PLACEMENT, placement="other"), listed(OTHER))
+    falling = await hanging(recipe(filter=unknown, on_unavailable=OnUnavailable.FALLBACK, fallbacks=steps))
+    assert list(falling.item_ids) == [OTHER]
+    assert Degradation.FILTER_SKIPPED in falling.degradations
 
 
 async def test_the_filter_of_the_request_is_never_skipped(placed: PlacedEngine) -> None:

@@ -84,7 +84,7 @@ class Chain:
             recent_items=tuple(recent_items),
             options=replace(options, exclude_seen=False, strict=False),
         )
-        return await self.ranker.rank(question, deadline, Exclusions(rows=page.taken_rows))
+        return await self.ranker.rank(question, deadline.leaving_half(), Exclusions(rows=page.taken_rows))
 
     async def _recent_items(self, deadline: Deadline) -> Sequence[WeightedItem]:
         if self.query.recent_items or self.query.user_id is None:

@@ -149,11 +149,12 @@ class Placer:
         self, shown: Shown, question: Query, exclusions: Exclusions, deadline: Deadline, *, has_chain: bool
     ) -> Ranking | None:
         """Return what ``question`` finds; None where the recipe goes to its chain because the catalogue is down."""
-        recipe = shown.occasion.recipe
+        reaction = shown.occasion.recipe.on_unavailable
+        # Who has something else to do than to fail needs the time to do it, and so does whoever's chain this is.
+        is_all = reaction is OnUnavailable.FAIL and has_chain
         try:
-            return await self._rankings.rank(question, deadline, exclusions)
+            return await self._rankings.rank(question, deadline if is_all else deadline.leaving_half(), exclusions)
         except CatalogUnavailableError:
-            reaction = recipe.on_unavailable
             if reaction is OnUnavailable.FAIL or (reaction is OnUnavailable.FALLBACK and not has_chain):
                 raise
         shown.degradations.append(Degradation.FILTER_SKIPPED)
@@ -186,7 +187,7 @@ class Placer:
             item_ids = [item_id for item_id in item_ids if item_id in set(wanted)]
         options = replace(question.options, k=len(rows), candidate_item_ids=tuple(item_ids))
         try:
-            further = await self._ranker.rank(replace(question, options=options), deadline, exclusions)
+            further = await self._ranker.rank(replace(question, options=options), deadline.leaving_half(), exclusions)
         except CatalogUnavailableError:
             return  # Whether they pass the filter cannot be told.
         join_below(ranking, further)
