@@ -42,8 +42,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     folder = tmp_path_factory.mktemp("instance")
     root = folder / "snapshots"
     two_snapshots(root)
+    placements = folder / "placements"
+    placements.mkdir()
+    (placements / "home.yaml").write_text("mode: personalize\n")
     with (
-        instance(root, folder, *catalogue(folder), workers=1) as running,
+        instance(root, folder, *catalogue(folder), "--placements", str(placements), workers=1) as running,
         AdminClient(running.admin_address, timeout_seconds=2.0) as admin,
         Client(running.address, timeout_seconds=2.0) as client,
     ):
