@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annserve.cli.catalog_source import ConfigOption
-from annserve.cli.options import SnapshotsOption, open_store
+from annserve.cli.catalog_source import ConfigOption, catalog_source
+from annserve.cli.options import SnapshotsOption, open_store, settings
 from annserve.cli.outcome_source import FromOption, outcome_interactions
 from annserve.cli.output import JsonOption, print_json, print_rows, progress_bars, say
+from annserve.cli.placement_source import placement_texts
 from annserve.cli.training import (
     AcceptRecallOption,
     ActivateOption,
@@ -23,6 +26,7 @@ from annserve.cli.training import (
     thread_count,
     training_settings,
 )
+from annserve.domain.errors import CatalogUnavailableError, InputError
 from annserve.domain.model import Space
 from annserve.snapshot.store import SnapshotStore
 
@@ -55,6 +59,18 @@ def refresh_command(
     threads: ThreadsOption = None,
     recall_target: RecallOption = 0.98,
     accept_recall: AcceptRecallOption = None,
+    placements: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="Placements, whose pins and lists are not to lose items unnoticed. [env: ANNSERVE_PLACEMENTS, "
+            "ANNSERVE_PLACEMENTS_FROM_MONGODB]",
+            show_default=False,
+        ),
+    ] = None,
+    refuse_lost_items: Annotated[
+        bool, typer.Option(help="Whether to refuse what has not all the live items that placements name.")
+    ] = False,
     activate: ActivateOption = True,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest snapshots to keep when one is added.")] = 5,
     catalog_config: ConfigOption = None,
@@ -74,8 +90,14 @@ def refresh_command(
         window_ms=_window_ms(window),
         training=chosen,
         gate=GateSettings(
-            k=k, loss_max=loss_max, shrink_max=shrink_max, users_min=users_min, beat_popularity=beat_popularity
+            k=k,
+            loss_max=loss_max,
+            shrink_max=shrink_max,
+            users_min=users_min,
+            beat_popularity=beat_popularity,
+            refuse_lost_items=refuse_lost_items,
         ),
+        named_items=_named_items(placements, catalog_config),
         recall_target=recall_target,
         accept_recall=accept_recall,
         activate=activate,
@@ -95,6 +117,22 @@ def refresh_command(
         _tell(done, store)
     if done.outcome is Outcome.REFUSED:
         raise typer.Exit(REFUSED_CODE)
+
+
+def _named_items(path: Path | None, catalog_config: Path | None) -> Mapping[str, Sequence[str]]:
+    """Return the items that placements name; none where the settings name placements that are not to be had here."""
+    from annserve.placements.named_items import named_items
+
+    try:
+        found, problems = named_items(placement_texts(settings(), catalog_source(None, catalog_config), path))
+    except (InputError, CatalogUnavailableError) as error:
+        if path is not None:
+            raise
+        say(f"placements are not looked at: {error.message}")
+        return {}
+    for problem in problems:
+        say(f"{problem}: what it names is not looked at")
+    return found
 
 
 def _window_ms(text: str) -> int:
@@ -122,6 +160,7 @@ def _summary(done: Refreshed, store: SnapshotStore) -> dict[str, Any]:
         "data": done.data.as_metric(),
         "new_item_count": done.new_item_count,
         "new_user_count": done.new_user_count,
+        "lost_items": done.lost_items,
         "gate": None if done.gate is None else done.gate.as_metric(),
         "removed_snapshot_ids": list(done.removed_ids),
     }
@@ -138,6 +177,9 @@ def _tell(done: Refreshed, store: SnapshotStore) -> None:
 
     if done.gate is not None:
         _tell_gate(done.gate)
+    for placement, item_ids in done.lost_items.items():
+        said = ", ".join(item_ids[:10]) + (" …" if len(item_ids) > 10 else "")
+        say(f"annserve: placement {placement} names items that only the live snapshot has: {said}")
     match done.outcome:
         case Outcome.NOTHING_NEW:
             hint = "" if done.is_live else "; it is not live (annserve snapshots activate)"

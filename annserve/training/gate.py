@@ -6,7 +6,7 @@ the mean of differences is far narrower than the difference of two intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from annserve.training.pairs import Pairs
 from annserve.training.train import TrainingSettings, fold_in_histories
 from annserve.training.window import Window
 
+_LOST_TOLD: Final = 5
 COVERAGE_KEPT: Final = 0.5
 """The share of the live one's coverage that a candidate must reach."""
 
@@ -41,6 +42,8 @@ class GateSettings:
     """How many users must be judged for anything to be said."""
     beat_popularity: bool = True
     """Whether the candidate must be better than lists of what is popular, which know nobody's taste."""
+    refuse_lost_items: bool = False
+    """Whether it must have every item that placements name and the live one has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,21 @@ def catalogue_check(item_count: int, live_count: int, settings: GateSettings) ->
         passed=item_count >= least,
         finding=f"{item_count:,} items, {live_count:,} in the live snapshot; at least {least:,.0f} are wanted",
     )
+
+
+def placements_check(lost: Mapping[str, Sequence[str]], named_count: int, settings: GateSettings) -> Check:
+    """Return whether what placements name is still there; ``lost`` is what is live and would go, by placement."""
+    said = "; ".join(f"{placement} loses {_some(item_ids)}" for placement, item_ids in lost.items())
+    return Check(
+        name="placements",
+        passed=not (lost and settings.refuse_lost_items),
+        finding=said or f"none of the {named_count:,} items that they name would go",
+    )
+
+
+def _some(item_ids: Sequence[str]) -> str:
+    more = len(item_ids) - _LOST_TOLD
+    return ", ".join(item_ids[:_LOST_TOLD]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def paired_interval(candidate: Judged, baseline: Judged) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -26,6 +26,7 @@ from annserve.training.gate import (
     judged,
     most_popular,
     paired_interval,
+    placements_check,
     snapshot_contender,
 )
 from annserve.training.interactions import Interactions
@@ -63,6 +64,8 @@ class RefreshSettings:
     training: Mapping[str, str] = field(default_factory=dict)
     """Training settings in place of those of the live snapshot's recipe."""
     gate: GateSettings = field(default_factory=GateSettings)
+    named_items: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Items that are shown because they are named, in pins and lists, by placement."""
     recall_target: float = 0.98
     accept_recall: float | None = None
     activate: bool = True
@@ -125,6 +128,8 @@ class Refreshed:
     new_item_count: int = 0
     """Items with interactions that the snapshot that was live does not have."""
     new_user_count: int = 0
+    lost_items: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of `RefreshSettings.named_items`: those that the snapshot which was live has, and the new one has not."""
     gate: Gate | None = None
     removed_ids: tuple[str, ...] = ()
 
@@ -165,12 +170,17 @@ def refresh(
         data=data,
         new_item_count=0 if live is None else len(live.items.rows(interactions.item_ids)[1]),
         new_user_count=0 if live is None else len(live.users.rows(interactions.user_ids)[1]),
+        lost_items={} if live is None else _lost(settings.named_items, live, interactions),
     )
     try:
         window = window_of(interactions, int(interactions.times.max()) - settings.window_ms)
     except InputError as error:
         return replace(result, problem=str(error))
     gate = _gate(interactions, window, live, recipe, training, settings.gate, threads, progress)
+    if live is not None and settings.named_items:
+        named_count = len({item_id for item_ids in settings.named_items.values() for item_id in item_ids})
+        check = placements_check(result.lost_items, named_count, settings.gate)
+        gate = replace(gate, checks=(*gate.checks, check))
     result = replace(result, gate=gate)
     if not gate.passed:
         failed = [f"{check.name}: {check.finding}" for check in gate.checks if not check.passed]
@@ -214,6 +224,18 @@ def _known(
         outcome, is_live = Outcome.PUBLISHED, True
     store.begin_publishing("")
     return Refreshed(outcome=outcome, live_id=live_id, snapshot_id=known.snapshot_id, is_live=is_live, data=data)
+
+
+def _lost(
+    named: Mapping[str, Sequence[str]], live: Snapshot, interactions: Interactions
+) -> Mapping[str, Sequence[str]]:
+    """Return which of the ``named`` items are live and would go. Those that neither knows may come otherwise."""
+    kept = frozenset(interactions.item_ids)
+    lost = {
+        placement: [item_id for item_id in item_ids if item_id not in kept and live.items.row(item_id) is not None]
+        for placement, item_ids in named.items()
+    }
+    return {placement: item_ids for placement, item_ids in lost.items() if item_ids}
 
 
 def _recipe(live: Snapshot) -> TrainingSettings:

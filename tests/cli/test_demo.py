@@ -92,3 +92,32 @@ def test_the_teacups_go_with_the_cake_stand(demo: Demo) -> None:
     table = run([sys.executable, "-m", "annserve.cli", *arguments])
 
     assert table.count("REGENCY TEACUP AND SAUCER") >= 2
+
+
+TRANSCRIPT = re.compile(r"^\$ \.venv/bin/(annserve query recommend .*)\n((?:.+\n)*)", re.MULTILINE)
+
+
+def test_the_transcript_of_the_examples_is_what_they_answer(demo: Demo) -> None:
+    quickstart = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    transcript = [(command, said) for command, said in TRANSCRIPT.findall(quickstart) if "placement " in said]
+    asked = set()
+    for command, said in transcript:
+        placement = command.split("--placement ")[1].split()[0]
+        asked.add(placement)
+        arguments = [*shlex.split(command)[1:], "--address", demo.address]
+        done = subprocess.run(
+            [sys.executable, "-m", "annserve.cli", *arguments], capture_output=True, text=True, timeout=60, check=True
+        )
+        if "quiet hour" in done.stderr:
+            continue  # Seven o'clock in London; the file has it so.
+        told = [line for line in said.splitlines() if line.startswith("placement ")]
+        assert _named(done.stdout) == _named(said)
+        assert told[0] in done.stderr.splitlines()
+
+    assert asked == {"home", "page_end", "cart", "popup"}
+
+
+def _named(table: str) -> list[tuple[str, ...]]:
+    """Return rank, item and name of each row."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in table.splitlines() if "│" in line]
+    return [tuple(row[:3]) for row in rows]

@@ -113,6 +113,32 @@ def test_a_refusal_has_a_code_of_its_own_and_says_why(run: Run, store: SnapshotS
     assert load_current(store, cost=CostModel()).snapshot.id == old
 
 
+def test_items_that_placements_name_do_not_go_unnoticed(run: Run, store: SnapshotStore, tmp_path: Path) -> None:
+    gone = Event(event_id="g", type=EventType.CLICK, user_id="u1", item_ids=("gone",), time_ms=DEEDS[0].time_ms)
+    log(tmp_path, [gone, *events_of(before(DEEDS, DRIFT_DAY))])
+    run("train", "--from", "events", *SET)
+    (old,) = store.ids()
+    log(tmp_path, events_of(DEEDS))
+    kept = str(DEEDS[0].item)
+    folder = tmp_path / "placements"
+    folder.mkdir()
+    (folder / "cart.yaml").write_text(
+        f"mode: similar\npins: [{{rank: 1, item: {kept!r}}}]\nfilter: item.nobody_declared_this == 1\n"
+        "experiment: {name: e, variants: {a: {share: 1, fallback: [{items: [gone, never]}]}}}"
+    )
+
+    refused = json.loads(run("refresh", "--placements", folder, "--refuse-lost-items", "--json", code=3).stdout)
+    elsewhere = run("refresh", "--placements", "nowhere", code=1)
+    warned = run("refresh", ANNSERVE_PLACEMENTS=str(folder))
+
+    assert refused["lost_items"] == {"cart": ["gone"]}
+    assert "placements: cart loses gone" in refused["problem"]
+    assert refused["live_before_snapshot_id"] == old
+    assert "there is no folder of placements at nowhere" in elsewhere.stderr
+    assert "placement cart names items that only the live snapshot has: gone" in warned.stderr
+    assert len(store.ids()) == 2
+
+
 def test_two_at_once_are_one(run: Run, store: SnapshotStore, tmp_path: Path) -> None:
     log(tmp_path, events_of(DEEDS))
 
