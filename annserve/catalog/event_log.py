@@ -93,7 +93,7 @@ class EventLog:
         try:
             inode, start = map(int, noted.split())
         except ValueError:  # Torn.
-            return (os.stat(self.path).st_ino, 0)
+            return (self.path.stat().st_ino, 0)
         return (inode, start)
 
     def _note(self, inode: int, start: int) -> None:

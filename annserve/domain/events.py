@@ -10,7 +10,6 @@ from typing import Final, Protocol
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.query import PlacementUse
 
-
 VALUE_MAX: Final = 10**12
 """What a conversion is worth at most, up or down: the sum of a year of such is still exact to a unit's thousandth."""
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-
 TEXT_BYTES_MAX: Final = 64 << 10
 """What a placement's text may have, in UTF-8. Sources read one character more of a longer one, which shows it."""
 

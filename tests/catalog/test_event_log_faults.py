@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 

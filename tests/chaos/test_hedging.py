@@ -11,11 +11,11 @@ from annserve_client import Hedging
 
 TIMEOUT_SECONDS = 2.0
 HEDGING = Hedging(after_seconds=0.1)
-"""Both are long beside what a machine that is busy with tests may take for a call; the load test has the clients' own."""
+"""Both are long beside what a machine busy with tests may take for a call; the load test has the clients' own."""
 RATE = 100.0
 SECONDS = 6.0
 ROUNDS_MAX = 4
-"""Others on the machine can hold up any call, hedged or not: hedging that works shows it in a round, a broken one never."""
+"""Others on the machine may hold up any call: hedging that works shows it in some round, a broken one in none."""
 
 
 async def test_hedging_cuts_the_tail_that_a_stopped_worker_makes(

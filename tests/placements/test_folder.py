@@ -13,7 +13,6 @@ from annserve.domain.errors import InputError
 from annserve.domain.placements import TEXT_BYTES_MAX, PlacementText
 from annserve.placements.folder import POLL_SECONDS, PlacementFolder, read_folder
 
-
 WAIT_SECONDS = 20.0
 
 
