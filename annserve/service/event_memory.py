@@ -1,4 +1,4 @@
-"""How much memory events take while they wait: many times what they took on the wire, the more the shorter their ids."""
+"""How much memory events take while they wait: many times what they took on the wire, the more the shorter ids are."""
 
 from __future__ import annotations
 

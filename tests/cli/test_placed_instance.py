@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from checked_traffic import PRICE_BELOW, catalogue, item_id, price, small_model
 from instances import instance, until
-from mongod import MongoServer
+from mongod import Mongod, MongoServer
 from pymongo import MongoClient
 
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.store import SnapshotStore
-from annserve_client import Client, NotFoundError, Options, Personalize, Recommend, field
+from annserve_client import Client, Degradation, NotFoundError, Options, Personalize, Recommend, field
 from annserve_client.admin import AdminClient
 from annserve_client.errors import AnnserveError
 
@@ -182,3 +182,33 @@ def test_placements_in_mongodb_are_followed(
     assert all(price(item.item_id) < PRICE_BELOW for item in answer.results)
     assert (problem.file, problem.line, problem.field) == ("placements/late", 1, "mode")
     assert len(still.results) == 10
+
+
+LISTED = f"""
+mode: similar
+where: {{price: {{below: {PRICE_BELOW}}}}}
+on_unavailable: fallback
+fallback: [{{items: [item-00001, item-00002]}}]
+"""
+
+
+def test_a_database_that_hangs_leaves_time_for_the_list(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "placements"
+    folder.mkdir()
+    (folder / "listed.yaml").write_text(LISTED.replace("item-00001", item_id(1)).replace("item-00002", item_id(2)))
+    config = tmp_path / "catalog.yaml"
+    # A look-up may take longer than any call.
+    config.write_text("fields: {price: number}\nmongodb: {database: shop, operation_timeout_ms: 30000}\n")
+    names = [item_id(number) for number in range(ITEMS)]
+    with Mongod() as server:
+        with MongoClient[dict[str, Any]](server.uri) as mongo:
+            mongo["shop"]["items"].insert_many([{"_id": name, "price": price(name)} for name in names])
+            mongo["shop"]["items"].create_index([("price", 1), ("_id", 1)])
+        options = ["--catalog", server.uri, "--catalog-config", str(config), "--placements", str(folder)]
+        with instance(built, tmp_path, *options) as running, Client(running.address, timeout_seconds=5.0) as client:
+            client.similar([SEED])
+            with server.frozen():
+                answer = client.recommend(Recommend(placement="listed", item_ids=[SEED]))
+
+    assert [item.item_id for item in answer.results] == [item_id(1), item_id(2)]
+    assert Degradation.FILTER_SKIPPED in answer.degradations
