@@ -112,7 +112,7 @@ type Event struct {
 	Placement *PlacementUse `protobuf:"bytes,8,opt,name=placement,proto3" json:"placement,omitempty"`
 	// What was on screen beside it, at most 100 items; of impressions.
 	ContextItemIds []string `protobuf:"bytes,9,rep,name=context_item_ids,json=contextItemIds,proto3" json:"context_item_ids,omitempty"`
-	// What a conversion was worth, in a unit of your own; finite.
+	// What a conversion was worth, in a unit of your own: -1e12 to 1e12.
 	Value float64 `protobuf:"fixed64,10,opt,name=value,proto3" json:"value,omitempty"`
 }
 

@@ -88,7 +88,7 @@ export type Event = Message<"annserve.v1.Event"> & {
   contextItemIds: string[];
 
   /**
-   * What a conversion was worth, in a unit of your own; finite.
+   * What a conversion was worth, in a unit of your own: -1e12 to 1e12.
    *
    * @generated from field: double value = 10;
    */

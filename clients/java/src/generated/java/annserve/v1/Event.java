@@ -457,7 +457,7 @@ private static final long serialVersionUID = 0L;
   private double value_ = 0D;
   /**
    * <pre>
-   * What a conversion was worth, in a unit of your own; finite.
+   * What a conversion was worth, in a unit of your own: -1e12 to 1e12.
    * </pre>
    *
    * <code>double value = 10 [json_name = "value"];</code>
@@ -2119,7 +2119,7 @@ private static final long serialVersionUID = 0L;
     private double value_ ;
     /**
      * <pre>
-     * What a conversion was worth, in a unit of your own; finite.
+     * What a conversion was worth, in a unit of your own: -1e12 to 1e12.
      * </pre>
      *
      * <code>double value = 10 [json_name = "value"];</code>
@@ -2131,7 +2131,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What a conversion was worth, in a unit of your own; finite.
+     * What a conversion was worth, in a unit of your own: -1e12 to 1e12.
      * </pre>
      *
      * <code>double value = 10 [json_name = "value"];</code>
@@ -2147,7 +2147,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What a conversion was worth, in a unit of your own; finite.
+     * What a conversion was worth, in a unit of your own: -1e12 to 1e12.
      * </pre>
      *
      * <code>double value = 10 [json_name = "value"];</code>

@@ -249,7 +249,7 @@ public interface EventOrBuilder extends
 
   /**
    * <pre>
-   * What a conversion was worth, in a unit of your own; finite.
+   * What a conversion was worth, in a unit of your own: -1e12 to 1e12.
    * </pre>
    *
    * <code>double value = 10 [json_name = "value"];</code>
