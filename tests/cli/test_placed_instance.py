@@ -25,6 +25,7 @@ ITEMS = 500
 SEED = item_id(0)
 VISIBLE_SECONDS = 5.0
 """The promise is one second; tests may be slowed by others."""
+CALL_SECONDS = 5.0
 CLASSIC = f"""
 mode: similar
 where: {{price: {{below: {PRICE_BELOW}}}}}
@@ -135,7 +136,7 @@ def test_placement_answers_as_its_file_says(built: Path, tmp_path: Path) -> None
     )
     with (
         instance(built, tmp_path, *catalogue(tmp_path, ITEMS), "--placements", str(tmp_path / "page.yaml")) as running,
-        Client(running.address) as client,
+        Client(running.address, timeout_seconds=CALL_SECONDS) as client,
     ):
         shown = Recommend(placement="page", item_ids=[SEED], user_id="user-1", forced_variants={"limits": "few"})
         few = client.recommend(shown)
@@ -169,7 +170,7 @@ def test_placements_in_mongodb_are_followed(
         with (
             instance(built, tmp_path, *options, ANNSERVE_PLACEMENTS_FROM_MONGODB="true") as running,
             AdminClient(running.admin_address) as admin,
-            Client(running.address) as client,
+            Client(running.address, timeout_seconds=CALL_SECONDS) as client,
         ):
             answer = client.recommend(Recommend(placement="home", item_ids=[SEED]))
             placements.insert_one({"_id": "late", "yaml": "mode: similar"})
@@ -205,7 +206,10 @@ def test_a_database_that_hangs_leaves_time_for_the_list(built: Path, tmp_path: P
             mongo["shop"]["items"].insert_many([{"_id": name, "price": price(name)} for name in names])
             mongo["shop"]["items"].create_index([("price", 1), ("_id", 1)])
         options = ["--catalog", server.uri, "--catalog-config", str(config), "--placements", str(folder)]
-        with instance(built, tmp_path, *options) as running, Client(running.address, timeout_seconds=5.0) as client:
+        with (
+            instance(built, tmp_path, *options) as running,
+            Client(running.address, timeout_seconds=CALL_SECONDS) as client,
+        ):
             client.similar([SEED])
             with server.frozen():
                 answer = client.recommend(Recommend(placement="listed", item_ids=[SEED]))
