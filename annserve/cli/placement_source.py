@@ -54,7 +54,7 @@ def check_placements(settings: Settings, source: CatalogSource | None) -> None:
     if not has_placements(settings):
         return
     try:
-        texts = placement_texts(settings, source)
+        texts = _read(settings, source)
     except CatalogUnavailableError as error:
         # The instance may outlive this, and has its placements as soon as the database answers.
         say(f"placements are not checked: {error}")
@@ -65,17 +65,23 @@ def check_placements(settings: Settings, source: CatalogSource | None) -> None:
         raise InputError(f"placements are wrong, so nothing is started:\n{error}") from None
 
 
-def placement_texts(
-    settings: Settings, source: CatalogSource | None, path: Path | None = None
-) -> Sequence[PlacementText]:
-    """Return the placements at ``path``, else where the settings say they are; none where they say nothing.
+def placement_texts(settings: Settings, source: CatalogSource | None, path: Path | None) -> Sequence[PlacementText]:
+    """Return the placements at ``path``, else those where the settings say they are, as far as they are to be had here.
 
     Raises:
-        InputError: they cannot be read, or are said to be in two places, or in a MongoDB that there is not.
-        CatalogUnavailableError: they are in MongoDB, and it does not answer.
+        InputError: there are none at ``path``.
     """
     if path is not None:
         return read_folder(path)
+    try:
+        return _read(settings, source)
+    except (InputError, CatalogUnavailableError) as error:
+        # The settings may be those of an instance elsewhere, and placements only add to what is asked for.
+        say(f"placements are not looked at: {error.message}")
+        return ()
+
+
+def _read(settings: Settings, source: CatalogSource | None) -> Sequence[PlacementText]:
     if settings.placements is not None and not settings.placements_from_mongodb:
         return read_folder(settings.placements)
     if source is None:

@@ -26,7 +26,6 @@ from annserve.cli.training import (
     thread_count,
     training_settings,
 )
-from annserve.domain.errors import CatalogUnavailableError, InputError
 from annserve.domain.model import Space
 from annserve.snapshot.store import SnapshotStore
 
@@ -120,16 +119,10 @@ def refresh_command(
 
 
 def _named_items(path: Path | None, catalog_config: Path | None) -> Mapping[str, Sequence[str]]:
-    """Return the items that placements name; none where the settings name placements that are not to be had here."""
+    """Return the items that placements name, by placement."""
     from annserve.placements.named_items import named_items
 
-    try:
-        found, problems = named_items(placement_texts(settings(), catalog_source(None, catalog_config), path))
-    except (InputError, CatalogUnavailableError) as error:
-        if path is not None:
-            raise
-        say(f"placements are not looked at: {error.message}")
-        return {}
+    found, problems = named_items(placement_texts(settings(), catalog_source(None, catalog_config), path))
     for problem in problems:
         say(f"{problem}: what it names is not looked at")
     return found

@@ -192,6 +192,16 @@ def test_a_wrong_option_is_named(annserve: Annserve, log: Path, options: list[st
     assert said in annserve("report", "placements", *events, *options, code=1).stderr
 
 
+def test_settings_that_name_placements_elsewhere_are_no_reason_not_to_report(
+    annserve: Annserve, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANNSERVE_PLACEMENTS", "nowhere")
+
+    done = annserve("report", "placements", *MONTH, "--events", log)
+
+    assert "placements are not looked at: there is no folder of placements at nowhere" in done.stderr
+
+
 def test_a_period_without_impressions_says_so(annserve: Annserve, log: Path) -> None:
     done = annserve("report", "placements", "--events", log, "--until", "2020-01-01")
 
