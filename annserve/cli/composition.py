@@ -30,6 +30,7 @@ from annserve.engine.outcomes import HistoryWithOutcomes
 from annserve.engine.placement_recommender import PlacementRecommender, PlainQuestions
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.similar_together import SimilarTogether
 from annserve.engine.user_changes import UserChanges
 from annserve.engine.workbench import Workbench
 from annserve.keeper import erasures as keeper_erasures
@@ -135,7 +136,11 @@ async def opened_service(
     try:
         if source is None or store is None:
             async with _told_of_fresh_items(fresh, users.news, keeper), users.queue(settings.calls_max) as events:
-                yield Served(recommender=placed(PlainRecommender(recommender, workbench)), events=events)
+                yield Served(
+                    recommender=placed(PlainRecommender(recommender, workbench)),
+                    events=events,
+                    similar=SimilarTogether(recommender),
+                )
         else:
             if keeper is not None and source.is_mongodb:
                 opening = _linked_catalog(recommender, workbench, settings, store, users, keeper, cache)
@@ -146,7 +151,8 @@ async def opened_service(
                     metrics.follow_fields(
                         "annserve_catalog", "What answers took of the catalogue.", "kind", opened.used
                     )
-                yield Served(recommender=placed(opened), events=events)
+                similar = SimilarTogether(recommender, opened.is_open)
+                yield Served(recommender=placed(opened), events=events, similar=similar)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 

@@ -34,8 +34,9 @@ def checked_queries(queries: npt.ArrayLike, dimension: int, *, field: str = "que
     if array.ndim not in (1, 2) or array.shape[-1] != dimension:
         raise InvalidArgumentError.of(field, f"must have {dimension} dimensions, got shape {array.shape}")
     # One dot product is finite only if every entry is, and if no squared norm overflows.
+    entries = array if array.ndim == 1 else array.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.dot(array, array) if array.ndim == 1 else np.einsum("ij,ij->i", array, array).sum()
-    if not math.isfinite(norms):
+        squares = np.dot(entries, entries)
+    if not math.isfinite(squares):
         raise InvalidArgumentError.of(field, "must be finite, with a squared norm that float32 can hold")
     return array

@@ -118,6 +118,10 @@ class CatalogRecommender:
             return None
         return Basis(versions=versions, age_seconds=age_seconds, as_of=bitmaps.synced_at)
 
+    def is_open(self) -> bool:
+        """Return whether the catalogue has all items, for certain, so that a question without a filter is not its."""
+        return self._bitmaps.present is not None and self._filters.open().possible is None
+
     def unchanged(self, item_ids: Sequence[str], as_of: float) -> bool:
         """Return whether metadata is unchanged; see `domain.ports.Recommender.unchanged`."""
         return self._metadata_reader.unchanged(item_ids, as_of)

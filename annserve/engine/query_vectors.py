@@ -143,8 +143,13 @@ def _item_rows(items: LiveItems, item_ids: Iterable[str], missing: list[str]) ->
     return np.fromiter(rows, dtype=np.int64, count=len(rows))
 
 
-def _seed_vector(items: LiveItems, rows: Rows) -> Vectors:
-    seeds = items.vectors(rows)
+def seed_units(seeds: Vectors) -> Vectors:
+    """Return vectors of items, ``(q, d)``, at length 1: each is what is searched for where it is the only seed."""
     units: Vectors = seeds / np.sqrt(np.einsum("ij,ij->i", seeds, seeds))[:, np.newaxis]
+    return units
+
+
+def _seed_vector(items: LiveItems, rows: Rows) -> Vectors:
+    units = seed_units(items.vectors(rows))
     mean: Vectors = units[0] if len(rows) == 1 else units.mean(axis=0)
     return mean

@@ -179,7 +179,7 @@ class Graph:
         """Do what `search` does, for a caller that has checked ``queries`` and ``k``; always returns ``(q, k)``.
 
         The scores, exact but for rounding, come for nothing with the inner product, and ties are in order of row.
-        They are None where only the points can give them.
+        Where only the points can give them they are None, or NaN for those queries of several that it is so for.
         """
         found = self._nearest(queries, k, ef_search, 1)
         if found is None:
@@ -189,9 +189,11 @@ class Graph:
             return rows, None
         scores = 1.0 - distances
         # hnswlib rounds at 1e-7 of 1, so a query whose best is below 1 would lose digits.
-        best = scores.item(0) if len(scores) == 1 else np.abs(scores[:, 0]).min()
-        if -1.0 < best < 1.0:
-            return rows, None
+        if len(scores) == 1:
+            if -1.0 < scores.item(0) < 1.0:
+                return rows, None
+        elif any(-1.0 < best < 1.0 for best in scores[:, 0].tolist()):
+            scores[np.abs(scores[:, 0]) < 1.0] = np.nan
         scores *= 1.0 / self._magnification
         return rows, scores
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,7 +13,7 @@ from annserve.domain.arrays import Rows, Scores, Vectors, checked_queries
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.query import SearchPath
-from annserve.search.bands import Bands
+from annserve.search.bands import Bands, Level
 from annserve.search.candidates import kept, ranked
 from annserve.search.cost import CostModel
 from annserve.search.exact import exact_scores, exact_top_k_batch, top_k
@@ -22,6 +23,8 @@ from annserve.search.points import Points
 from annserve.search.restriction import Restriction
 
 _Found: TypeAlias = tuple[Rows, Scores]
+Others: TypeAlias = tuple[list[int], list[float]]
+"""Rows, best first, and their scores."""
 _NOBODY: frozenset[int] = frozenset()
 
 
@@ -137,8 +140,39 @@ class SpaceIndex:
             found = self.graph.search_scored(queries, k, max(levels[0].ef_search, ef_search or 0))
         if found is None:
             return exact_top_k_batch(self.points, queries, k)
-        rows, scores = found
-        return (rows, scores) if scores is not None else ranked(self.points, queries, rows)
+        return self._scored(queries, *found)
+
+    def search_others(self, queries: Vectors, own_rows: Sequence[int], k: int) -> list[Others] | None:
+        """Return for each query the ``k`` best rows but its own, exactly as `search` would with that one excluded.
+
+        The graph is asked once for all of them. None where `search` might need more than that.
+
+        Args:
+            queries: ``(q, dimension)``, finite.
+            own_rows: A row of this space for each of them.
+            k: At least 1.
+
+        Raises:
+            InvalidArgumentError: ``queries`` or ``k`` is outside what is stated above.
+        """
+        queries = checked_queries(queries, self.dimension, field="queries")
+        level = self._level_of_others(_checked_k(k))
+        if level is None or self.graph is None:
+            return None
+        found = self.graph.search_scored(queries, min(level.reach, self.count), level.ef_search)
+        if found is None:
+            return None
+        rows, scores = self._scored(queries, *found)
+        # Of k + 1 rows the k best that are not its own are left, and no rank is missed but that one.
+        others = list(zip(rows[:, : k + 1].tolist(), scores[:, : k + 1].tolist(), strict=True))
+        for own_row, (its_rows, its_scores) in zip(own_rows, others, strict=True):
+            place = its_rows.index(own_row) if own_row in its_rows else k
+            del its_rows[place], its_scores[place]
+        return others
+
+    def others_us(self, k: int) -> float:
+        """Return about what a query costs in `search_others`, on the high side; infinite where that returns None."""
+        return math.inf if self._level_of_others(k) is None else self._planner.worst_us(k, None, 1, 0)
 
     def score_rows(self, query: Vectors, rows: Rows) -> Scores:
         """Return the exact scores of ``rows`` for ``query``, in the order given.
@@ -192,9 +226,7 @@ class SpaceIndex:
             found = graph.search_scored(query, depth, max(level.ef_search, ef_search))
             if found is None:
                 return None
-            rows, scores = found
-            if scores is None:
-                rows, scores = ranked(self.points, query[None, :], rows)
+            rows, scores = self._scored(query[None, :], *found)
             if is_open:
                 return rows[0], scores[0]
             places = kept(rows[0], k, restriction, unwanted)
@@ -205,6 +237,23 @@ class SpaceIndex:
         if levels and self._planner.exact_us(restriction) > fallback_us_max:
             raise LongScanError
         return None
+
+    def _level_of_others(self, k: int) -> Level | None:
+        """Return how the graph is asked first for ``k`` rows beside one that is excluded, if that is always enough."""
+        if self.graph is None or k >= self.count:
+            return None
+        levels = self._planner.levels(k, None, 1)
+        # Then the first k that are left are among k + 1, whose places add up to no more than `_by_graph` allows.
+        return levels[0] if levels and min(levels[0].reach, self.count) > k else None
+
+    def _scored(self, queries: Vectors, rows: Rows, scores: Scores | None) -> tuple[Rows, Scores]:
+        """Return what `Graph.search_scored` found, best first by exact scores where it had none."""
+        if scores is None:
+            return ranked(self.points, queries, rows)
+        if len(rows) > 1 and (unsure := np.isnan(scores[:, 0])).any():
+            rows, scores = rows.copy(), scores.copy()
+            rows[unsure], scores[unsure] = ranked(self.points, queries[unsure], rows[unsure])
+        return rows, scores
 
     def _by_scan(
         self, query: Vectors, k: int, restriction: Restriction | None, excluded: Rows | None, deadline: Deadline

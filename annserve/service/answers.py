@@ -95,6 +95,11 @@ class Answers:
         self._plans: LRUCache[tuple[str, bytes], _Plan] = LRUCache(_PLANS_KEPT)
         self._asked = Asked(cache)
 
+    @property
+    def keeps_shared(self) -> bool:
+        """Whether answers are kept that are the same for all who ask."""
+        return self._cache is not None and self._ttl_seconds > 0.0
+
     async def warm(self, method: Method, data: bytes, deadline: Deadline) -> None:
         """Keep the answer to ``data``, which nobody asked; raises as `answer`."""
         await self._answered(method, data, deadline, is_asked=False)

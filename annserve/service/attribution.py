@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime
 
 from annserve.domain.filter import key_of
-from annserve.domain.query import ContextValue, Mode, Placed, PlacementUse, Query
+from annserve.domain.query import ContextValue, Mode, Options, Placed, PlacementUse, Query
 
 
 def attribution_token(snapshot_id: str, query: Query, use: PlacementUse | None = None) -> str:
@@ -19,6 +19,28 @@ def attribution_token(snapshot_id: str, query: Query, use: PlacementUse | None =
     change. Of a placement the version and the variant that answered count, and the circumstances; whom an experiment
     assigned does not. The hash is no secret: whoever knows all that was asked can compute it.
     """
+    return _digest(_asked(snapshot_id, query, use))
+
+
+class SeedTokens:
+    """The tokens of Similar requests that differ in their only seed."""
+
+    def __init__(self, snapshot_id: str, options: Options) -> None:
+        # The text that is hashed is the same but for the seed in it, which stands where a letter of no id does.
+        asked = _asked(snapshot_id, Query(mode=Mode.SIMILAR, item_ids=("\0",), options=options), None)
+        self._before, _, self._after = asked.partition(repr("\0"))
+
+    def of(self, item_id: str) -> str:
+        """Return the token of the request about ``item_id``."""
+        return _digest(f"{self._before}{item_id!r}{self._after}")
+
+
+def _digest(asked: str) -> str:
+    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
+
+
+def _asked(snapshot_id: str, query: Query, use: PlacementUse | None) -> str:
+    """Return all that a token tells apart, as a text."""
     options = query.options
     popularity_weight, exclude_seen = options.popularity_weight, options.exclude_seen
     if query.mode is Mode.SIMILAR:
@@ -44,7 +66,7 @@ def attribution_token(snapshot_id: str, query: Query, use: PlacementUse | None =
         *(() if options.filter is None else (key_of(options.filter),)),
         *(() if query.placed is None or use is None else _placed(query.placed, use)),
     )
-    return hashlib.blake2b(repr(asked).encode(), digest_size=16).hexdigest()
+    return repr(asked)
 
 
 def _placed(placed: Placed, use: PlacementUse) -> tuple[object, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from annserve.domain.deadline import Deadline
@@ -12,13 +13,15 @@ from annserve.domain.tracing import current_trace
 from annserve.service.admission import Admission, refuse
 from annserve.service.call_log import CallLog
 from annserve.service.calls import CODES, abort
-from annserve.service.context import Call, Context
+from annserve.service.context import Call, Context, Together
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
 from annserve.service.status import status_of
 
 if TYPE_CHECKING:
     from annserve.service.traces import Traces
+
+_log = logging.getLogger(__name__)
 
 Answering: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
@@ -121,3 +124,39 @@ class CallHandling:
             return answer
 
         return kept
+
+    def together(
+        self, service: str, name: str, at_most: int, make: Callable[[Sequence[bytes]], Sequence[bytes | None]]
+    ) -> Together:
+        """Return what has ``make`` answer calls that wait at the same time, at most ``at_most`` of them."""
+        measure = self._metrics.meter(f"{service}/{name}")
+
+        def together(
+            requests: Sequence[bytes], contexts: Sequence[Context], waited_seconds: float
+        ) -> Sequence[bytes | None]:
+            nothing: Sequence[bytes | None] = [None] * len(requests)
+            if self._traces is not None:
+                return nothing  # Each is told of by itself.
+            began = time.perf_counter()
+            try:
+                # The one that is too much is refused by itself, as is one whose time is up.
+                self._admission.check(self.calls_under_way + len(requests), waited_seconds)
+                if any(context.time_remaining() == 0.0 for context in contexts):
+                    return nothing
+                answers = make(requests)
+            except OverloadedError:
+                return nothing
+            except Exception:  # noqa: BLE001 - nobody must wait in vain for what failed because of another
+                _log.exception("calls that came together failed, and are answered one by one")
+                return nothing
+            count = len(requests) - answers.count(None)
+            if count:
+                seconds = time.perf_counter() - began
+                measure("OK", seconds, count)
+                self._metrics.answered_together(seconds, count)
+                for answer, context in zip(answers, contexts, strict=True):
+                    if answer is not None and self._log.is_sampled():
+                        self._log.answered(name, request_id_of(context), seconds)
+            return answers
+
+        return Together(at_most, together)

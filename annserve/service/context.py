@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Never, Protocol, TypeAlias
 
 import grpc
@@ -42,9 +42,21 @@ class Call(Protocol):
         ...
 
 
+class Together(NamedTuple):
+    """Answers several calls of one method that wait at the same time, without a task for any of them."""
+
+    at_most: int
+    """How many, at least 1."""
+    answer: Callable[[Sequence[bytes], Sequence[Context], float], Sequence[bytes | None]]
+    """Returns the answers to what came in, None for each that ``ServedMethod.call`` has to make; given besides the
+    calls and how long the first of them is known to have waited, see `Call`."""
+
+
 class ServedMethod(NamedTuple):
     """A method, as a transport serves it."""
 
     call: Call
     kept: Callable[[bytes, Context], bytes | None] | None = None
     """Returns an answer that is there already, as ``call`` would; None where that has to make it."""
+    together: Together | None = None
+    """Asked after ``kept``; None where every call is answered by itself."""

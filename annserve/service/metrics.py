@@ -37,6 +37,18 @@ def share_metrics(folder: Path, name: str) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
 
+class _Histogram(Histogram):
+    """Counts several that took as long as each other for what one of them costs."""
+
+    def observe_each(self, amount: float, count: int) -> None:
+        """Observe ``amount`` so many times."""
+        self._sum.inc(amount * count)
+        for bound, bucket in zip(self._upper_bounds, self._buckets, strict=True):
+            if amount <= bound:
+                bucket.inc(count)
+                break
+
+
 class Metrics:
     """The metrics of one process. Calls and refusals count at once, the rest whenever it is published."""
 
@@ -64,22 +76,27 @@ class Metrics:
             ("path",),
             _CALL_SECONDS,
         )
-        self._graph, self._scan = (searches.labels(path.value).observe for path in (SearchPath.HNSW, SearchPath.EXACT))
+        self._graph, self._scan = (
+            searches.labels(path.value).observe_each for path in (SearchPath.HNSW, SearchPath.EXACT)
+        )
         self._fallbacks = self._counter("annserve_fallbacks", "Answers from another source than asked.", "source")
         self._placements = self._counter(
             "annserve_placement_answers", "Answers of placements, kept ones aside.", "placement", "variant", "result"
         )
         self._published: list[Callable[[], None]] = []
 
-    def meter(self, method: str) -> Callable[[str, float], None]:
-        """Return what takes the status, such as ``OK``, and the seconds of a call of ``method`` that has ended."""
-        observers: dict[str, Callable[[float], None]] = {}
+    def meter(self, method: str) -> Callable[..., None]:
+        """Return what takes the status, such as ``OK``, and the seconds of a call of ``method`` that has ended.
 
-        def observe(code: str, seconds: float) -> None:
+        It may be told besides how many they are, which ended together.
+        """
+        observers: dict[str, Callable[[float, int], None]] = {}
+
+        def observe(code: str, seconds: float, count: int = 1) -> None:
             observer = observers.get(code)
             if observer is None:
-                observer = observers[code] = self._calls.labels(method, code).observe
-            observer(seconds)
+                observer = observers[code] = self._calls.labels(method, code).observe_each
+            observer(seconds, count)
 
         return observe
 
@@ -94,11 +111,15 @@ class Metrics:
             # Both are names that files declare, so there are few.
             self._placements.labels(use.name, use.variant, _result_of(answer)).inc()
         if use is None or use.mode is not None:
-            (self._graph if answer.search_path is SearchPath.HNSW else self._scan)(seconds)
+            (self._graph if answer.search_path is SearchPath.HNSW else self._scan)(seconds, 1)
             if answer.source is Source.POPULAR:
                 self._fallbacks.labels(answer.source.value).inc()
         for degradation in answer.degradations:
             self._degraded.labels(degradation.value).inc()
+
+    def answered_together(self, seconds: float, count: int) -> None:
+        """Count ``count`` answers by the graph, which were made at once."""
+        self._graph(seconds, count)
 
     def follow_counts(self, name: str, documentation: str, label: str, counts: Mapping[str, Count]) -> None:
         """Publish counts that others keep, each a value of ``label``; they begin at 0 and never fall."""
@@ -139,8 +160,8 @@ class Metrics:
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
 
-    def _histogram(self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
-        return Histogram(name, documentation, labels, buckets=bounds, registry=self.registry)
+    def _histogram(self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float]) -> _Histogram:
+        return _Histogram(name, documentation, labels, buckets=bounds, registry=self.registry)
 
 
 class MeteredRecommender:

@@ -13,8 +13,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Never
+from typing import Any, Final, NamedTuple, Never
 
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
@@ -66,6 +67,15 @@ class NativeContext:
         raise grpc.aio.AbortError(details)
 
 
+class _Waiting(NamedTuple):
+    """A call that waits for its turn, beside others of its method."""
+
+    method: int
+    data: bytes
+    context: NativeContext
+    came_at: float
+
+
 class NativeTransport:
     """Implements `transport.Transport`, without TLS."""
 
@@ -84,6 +94,8 @@ class NativeTransport:
         self._is_read = threading.Semaphore(0)
         """Released when the loop has read all that there was: the thread waits for what comes next."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        """Calls that may be answered together, in the order in which they came."""
         self._is_stopping = False
         self._answered_at = 0.0
 
@@ -151,6 +163,9 @@ class NativeTransport:
             ask_to_leave(self._front.bound_port)
             await asyncio.sleep(min(_HEARD_SECONDS, grace_seconds))
         self._is_stopping = True
+        if self._front is not None:
+            while self._waiting:
+                self._begin_next(self._front)
         if grace_seconds and self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace_seconds)
         for task in self._tasks.values():
@@ -179,7 +194,7 @@ class NativeTransport:
 
     def _read(self, front: NativeGrpcFront) -> None:
         events = front.recv_batch_details(_BATCH, 0)
-        if events:
+        if events or self._waiting:
             self._take(front, events)
         else:
             self._is_read.release()
@@ -189,13 +204,49 @@ class NativeTransport:
         while events:
             for kind, call_id, method, data, _, details in events:
                 if kind == EVENT_CANCEL:
+                    self._waiting.pop(call_id, None)
                     if (task := self._tasks.get(call_id)) is not None:
                         task.cancel()
                 elif not self._is_stopping:
                     self._begin(front, call_id, method, data, details, now)
             # All that is there gets its place in the queue of the loop, and so a time from which it has waited.
             events = front.recv_batch_details(_BATCH, 0)
+        if self._waiting:
+            self._answer_together(front)
         self._loop.call_soon(self._read, front)
+
+    def _answer_together(self, front: NativeGrpcFront) -> None:
+        """Answer the first that wait, as many as one method takes at a time; the loop has its turn before the next."""
+        waiting = self._waiting
+        method = next(iter(waiting.values())).method
+        together = self._methods[method].together
+        if together is None:
+            raise RuntimeError("a call waits for nothing")
+        first = [(call_id, one) for call_id, one in islice(waiting.items(), together.at_most) if one.method == method]
+        waited_seconds = self._waited_seconds(first[0][1].came_at)
+        requests, contexts = [one.data for _, one in first], [one.context for _, one in first]
+        answers = together.answer(requests, contexts, waited_seconds)
+        respond = front.respond
+        for (call_id, _), answer in zip(first, answers, strict=True):
+            if answer is None:
+                self._begin_task(front, call_id, waiting.pop(call_id))
+            else:
+                del waiting[call_id]
+                respond(call_id, answer)
+        self._answered_at = time.monotonic()
+
+    def _begin_next(self, front: NativeGrpcFront) -> None:
+        call_id = next(iter(self._waiting))
+        self._begin_task(front, call_id, self._waiting.pop(call_id))
+
+    def _begin_task(self, front: NativeGrpcFront, call_id: int, waiting: _Waiting) -> None:
+        method, data, context, came_at = waiting
+        answering = self._answer(front, call_id, self._methods[method].call, data, context, came_at)
+        self._tasks[call_id] = self._loop.create_task(answering)
+
+    def _waited_seconds(self, came_at: float) -> float:
+        # A pause of the machine is no queue.
+        return time.monotonic() - came_at if len(self._tasks) + len(self._waiting) > _QUEUE else 0.0
 
     def _begin(
         self, front: NativeGrpcFront, call_id: int, method: int, data: bytes, details: tuple[Any, ...], now: float
@@ -205,21 +256,23 @@ class NativeTransport:
             return
         metadata, _, remaining = details
         context = NativeContext(front, call_id, metadata, None if remaining is None else now + remaining)
-        call, kept = self._methods[method]
+        _, kept, together = self._methods[method]
         answer = None if kept is None else kept(data, context)
         if answer is not None:
             front.respond(call_id, answer)
             self._answered_at = now
             return
-        self._tasks[call_id] = self._loop.create_task(self._answer(front, call_id, call, data, context, now))
+        waiting = _Waiting(method, data, context, now)
+        if together is None:
+            self._begin_task(front, call_id, waiting)
+        else:
+            self._waiting[call_id] = waiting
 
     async def _answer(
         self, front: NativeGrpcFront, call_id: int, call: Call, data: bytes, context: NativeContext, came_at: float
     ) -> None:
         try:
-            # A pause of the machine is no queue.
-            waited_seconds = time.monotonic() - came_at if len(self._tasks) > _QUEUE else 0.0
-            answer = await call(data, context, waited_seconds)
+            answer = await call(data, context, self._waited_seconds(came_at))
             if len(answer) > RESPONSE_BYTES_MAX:
                 front.fail(call_id, _EXHAUSTED, f"an answer of {len(answer)} bytes, at most {RESPONSE_BYTES_MAX}")
             else:

@@ -28,6 +28,7 @@ from annserve.service.event_servicer import EventServicer
 from annserve.service.metrics import MeteredRecommender, Metrics
 from annserve.service.servicer import METHODS, SERVICE_NAME, RecommendationServicer
 from annserve.service.settings import ServerSettings
+from annserve.service.similar import PlainSimilar, SimilarSearch
 from annserve.service.transport import transport_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Served:
     recommender: Recommender
     events: EventQueue | None = None
     """Takes events; None for a server without `EventService`."""
+    similar: SimilarSearch | None = None
+    """What ``recommender`` answers Similar by, for many at once; None where each is asked by itself."""
 
 
 class Server:
@@ -59,8 +62,9 @@ class Server:
         metrics: Metrics | None = None,
         traces: Traces | None = None,
         events: EventQueue | None = None,
+        similar: SimilarSearch | None = None,
     ) -> None:
-        """Serve what ``recommender`` answers.
+        """Serve what ``recommender`` answers, and ``similar`` for it.
 
         With a ``cache`` answers are kept; ``metrics`` counts and ``traces`` traces the calls; ``events`` are taken.
         """
@@ -81,6 +85,7 @@ class Server:
             settings.calls_max,
             settings.log_share,
             traces,
+            None if similar is None else PlainSimilar(similar),
         )
         self._health = health.aio.HealthServicer()
         self._transport = transport_of(
@@ -230,7 +235,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with opened as served:
-        server = Server(settings, served.recommender, cache, metrics, traces, served.events)
+        server = Server(settings, served.recommender, cache, metrics, traces, served.events, served.similar)
         attending: asyncio.Task[None] | None = None
         try:
             await server.warm(hot_requests())

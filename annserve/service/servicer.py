@@ -12,9 +12,10 @@ from annserve.service import convert
 from annserve.service.answers import Answers, Method, answer_into
 from annserve.service.call_handling import Answering, CallHandling
 from annserve.service.calls import decoder, encode, logged_status
-from annserve.service.context import Context, ServedMethod
+from annserve.service.context import Context, ServedMethod, Together
 from annserve.service.metrics import Metrics
 from annserve.service.request_id import request_id_of
+from annserve.service.similar import PlainSimilar
 from annserve.v1 import recommendation_service_pb2 as messages
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ SERVICE_NAME: Final = messages.DESCRIPTOR.services_by_name["RecommendationServic
 BATCH_MARGIN_SECONDS: Final = 0.02
 """What a batch leaves of its caller's time, at most, to bring home the rows that were done in time."""
 
+SIMILAR: Final = Method("Similar", messages.SimilarRequest, messages.SimilarResponse, convert.similar_query)
 METHODS: Final = (
-    Method("Similar", messages.SimilarRequest, messages.SimilarResponse, convert.similar_query),
+    SIMILAR,
     Method("Personalize", messages.PersonalizeRequest, messages.PersonalizeResponse, convert.personalize_query),
     Method("Related", messages.RelatedRequest, messages.RelatedResponse, convert.related_query),
     Method("Recommend", messages.RecommendRequest, messages.RecommendResponse, convert.recommend_query),
@@ -45,14 +47,18 @@ class RecommendationServicer:
         calls_max: int = 512,
         log_share: float = 0.0,
         traces: Traces | None = None,
+        similar: PlainSimilar | None = None,
     ) -> None:
         """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``.
+
+        Where no answers are kept, ``similar`` answers what it can of the calls that come together.
 
         Beyond ``calls_max`` under way calls are refused; of those answered the log has ``log_share``, 0 to 1.
         Each is told to ``traces``.
         """
         self._recommender = recommender
         self._answers = answers or Answers(recommender)
+        self._similar = similar
         self.handling = CallHandling(recommender.snapshot_id, deadline_max_ms, metrics, calls_max, log_share, traces)
         """Handles its calls, and those of services beside it."""
 
@@ -69,6 +75,7 @@ class RecommendationServicer:
                 method.name: ServedMethod(
                     handling.call(SERVICE_NAME, method.name, self._answering(method)),
                     handling.kept(SERVICE_NAME, method.name, partial(self._answers.kept, method)),
+                    self._together(method),
                 )
                 for method in METHODS
             },
@@ -93,6 +100,12 @@ class RecommendationServicer:
                 result.status.CopyFrom(logged_status(error, request_id_of(context)))
             await asyncio.sleep(0)
         return encode(response)
+
+    def _together(self, method: Method) -> Together | None:
+        similar = self._similar
+        if method is not SIMILAR or similar is None or not similar.at_most or self._answers.keeps_shared:
+            return None
+        return self.handling.together(SERVICE_NAME, method.name, similar.at_most, similar.answers)
 
     def _answering(self, method: Method) -> Answering:
         async def answer(data: bytes, context: Context) -> bytes:

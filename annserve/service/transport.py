@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import grpc
 
 from annserve.domain.errors import InputError
-from annserve.service.context import ServedMethod
+from annserve.service.context import Call, Context, ServedMethod
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 from annserve.service.listeners import is_listening, listening_fds
 from annserve.service.security import Security, is_loopback
@@ -90,7 +90,7 @@ class GrpcioTransport:
     def serve(self, service: str, methods: Mapping[str, ServedMethod]) -> None:
         """Answer the methods of ``service``; see `Transport.serve`."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            name: grpc.unary_unary_rpc_method_handler(served.call) for name, served in methods.items()
+            name: grpc.unary_unary_rpc_method_handler(_alone(served)) for name, served in methods.items()
         }
         # Not registered one by one: the loop waits for each registered method, at every call. Health registers itself,
         # so it does not queue behind the others.
@@ -119,6 +119,19 @@ class GrpcioTransport:
         """Begin no more calls; see `Transport.stop`."""
         if not self._is_lost:  # It would never return.
             await self.rest.stop(grace_seconds)
+
+
+def _alone(served: ServedMethod) -> Call:
+    """Return what answers calls of a method that come one by one: each has a task already."""
+    call, together = served.call, served.together
+    if together is None:
+        return call
+
+    async def alone(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:
+        (answer,) = together.answer((data,), (context,), waited_seconds)
+        return await call(data, context, waited_seconds) if answer is None else answer
+
+    return alone
 
 
 def chosen(name: TransportName, address: str, security: Security) -> Literal["grpcio", "native"]:

@@ -1,0 +1,182 @@
+"""Similar about one item, as most calls are: from the bytes of several requests to the bytes of their answers.
+
+A request's bytes begin with its item; what follows, its options, is the same from call to call, read once, and all that
+an answer owes to them is written once. Bytes and answers are those of `Answers`, to the last bit, and whatever is not
+plain is left to it: other options, unknown items, errors.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from google.protobuf.message import DecodeError
+
+from annserve.domain.errors import AnnserveError
+from annserve.domain.query import Answer, Options, SearchPath, Source
+from annserve.service import convert
+from annserve.service.attribution import SeedTokens
+from annserve.v1 import recommendation_service_pb2 as messages
+
+_ITEM_IDS: Final = 0x0A
+"""A request's first byte where its first field is an item id; the second is the id's length where that is below 128."""
+_SHORT: Final = 0x80
+_ENDINGS_KEPT: Final = 256
+_IDS_KEPT: Final = 1 << 15
+"""So many items' own parts of a row are kept, about 150 bytes each."""
+_RESULT_END: Final = b"\x18\x01"
+"""`Recommendation.source`: SOURCE_ITEM_VECTOR."""
+
+
+class SimilarSearch(Protocol):
+    """Searches for several items at once; `engine.similar_together.SimilarTogether` does."""
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot every answer comes from."""
+        ...
+
+    @property
+    def selectivity(self) -> float:
+        """The share of items that are eligible."""
+        ...
+
+    def at_most(self, k: int) -> int:
+        """Return how many may be asked at once."""
+        ...
+
+    def search(self, item_ids: Sequence[str], k: int) -> Sequence[tuple[list[int], list[float]] | None]:
+        """Return rows and scores for each item, None where an answer has to be made in another way."""
+        ...
+
+    def ids(self, rows: Sequence[int]) -> Sequence[str]:
+        """Return the ids of rows."""
+        ...
+
+
+class _Ending(NamedTuple):
+    """What the bytes after a request's item come to."""
+
+    k: int
+    tokens: SeedTokens
+    scores: struct.Struct
+    """Packs the scores of a whole answer."""
+    recommendations: bytes
+    """The fields of `Recommendations` but for the results."""
+
+
+class PlainSimilar:
+    """Answers such requests. One event loop uses it."""
+
+    def __init__(self, search: SimilarSearch) -> None:
+        self._search = search
+        self._endings: dict[bytes, _Ending | None] = {}
+        self._results: dict[int, bytes] = {}
+        self.at_most = search.at_most(Options().k)
+        """How many requests may be answered at once; 0 where none can be."""
+
+    def answers(self, requests: Sequence[bytes]) -> list[bytes | None]:
+        """Return the encoded answer to each request, None for one that `Answers` has to answer."""
+        answers: list[bytes | None] = [None] * len(requests)
+        alike: dict[int, list[tuple[int, str, _Ending]]] = {}
+        for place, data in enumerate(requests):
+            if len(data) < 3 or data[0] != _ITEM_IDS or data[1] >= _SHORT:
+                continue
+            end = data[1] + 2
+            ending = self._ending(data[end:])
+            if ending is None:
+                continue
+            try:
+                item_id = data[2:end].decode()
+            except UnicodeDecodeError:
+                continue
+            alike.setdefault(ending.k, []).append((place, item_id, ending))
+        for k, asked in alike.items():
+            found = self._search.search([item_id for _, item_id, _ in asked], k)
+            for (place, item_id, ending), one in zip(asked, found, strict=True):
+                # A score of 0 is not written, as protobuf has it.
+                if one is not None and all(one[1]):
+                    answers[place] = self._encoded(item_id, ending, *one)
+        return answers
+
+    def _ending(self, data: bytes) -> _Ending | None:
+        try:
+            return self._endings[data]
+        except KeyError:
+            if len(self._endings) >= _ENDINGS_KEPT:
+                self._endings.clear()  # Callers may send what they like.
+            ending = self._endings[data] = self._read_ending(data)
+            return ending
+
+    def _read_ending(self, data: bytes) -> _Ending | None:
+        try:
+            request = messages.SimilarRequest.FromString(data)
+            # A request is what its parts are, merged: without an item this is its options, and any will do as the item.
+            if request.item_ids:
+                return None
+            request.item_ids.append("any")
+            options = convert.similar_query(request, None).options
+        except (AnnserveError, DecodeError):
+            return None
+        search, k = self._search, options.k
+        # Of what is not set here, these two mean nothing to Similar.
+        plain = Options(k=k, exclude_seen=options.exclude_seen, popularity_weight=options.popularity_weight)
+        # Many items take longer: those may hold up the loop for twice as long as is meant for it, and no longer.
+        if options != plain or not 0 < self.at_most <= 2 * search.at_most(k):
+            return None
+        response = messages.SimilarResponse()
+        empty = Answer(
+            snapshot_id=search.snapshot_id,
+            item_ids=(),
+            scores=(),
+            source=Source.ITEM_VECTOR,
+            search_path=SearchPath.HNSW,
+            selectivity=search.selectivity,
+        )
+        convert.write_answer(empty, response.recommendations)
+        return _Ending(
+            k=k,
+            tokens=SeedTokens(search.snapshot_id, options),
+            scores=struct.Struct(f"<{k}f"),
+            recommendations=_RESULT_END + response.recommendations.SerializeToString(),
+        )
+
+    def _encoded(self, item_id: str, ending: _Ending, rows: list[int], scores: list[float]) -> bytes:
+        kept, packed = self._results, ending.scores.pack(*scores)
+        try:
+            begun = [kept[row] for row in rows]
+        except KeyError:
+            begun = self._begun(rows)
+        parts = [b""] * (2 * len(rows))
+        parts[::2] = begun
+        parts[1::2] = [packed[start : start + 4] for start in range(0, len(packed), 4)]
+        # Each part begins by ending the one before, and the first has none.
+        parts[0] = parts[0][len(_RESULT_END) :]
+        recommendations = b"".join((*parts, ending.recommendations))
+        token = ending.tokens.of(item_id).encode()
+        return b"".join((b"\x0a", _varint(len(recommendations)), recommendations, b"\x12\x22\x0a\x20", token))
+
+    def _begun(self, rows: list[int]) -> list[bytes]:
+        kept = self._results
+        if len(kept) > _IDS_KEPT - len(rows):
+            kept.clear()
+        missing = [row for row in rows if row not in kept]
+        for row, item_id in zip(missing, self._search.ids(missing), strict=True):
+            id_ = item_id.encode()
+            # `Recommendations.results`, its length; `item_id`, its length; `score`, whose four bytes follow.
+            field = b"".join((b"\x0a", _varint(len(id_)), id_, b"\x15"))
+            length = _varint(len(field) + 4 + len(_RESULT_END))
+            kept[row] = b"".join((_RESULT_END, b"\x0a", length, field))
+        return [kept[row] for row in rows]
+
+
+def _varint(value: int) -> bytes:
+    """Return ``value``, below 2 to the power of 28, as protobuf writes it."""
+    if value < 1 << 7:
+        return bytes((value,))
+    if value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 1 << 21:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21))

@@ -1,0 +1,263 @@
+"""Similar calls that come together: their answers are, to the last bit, those that each would get by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+import pytest
+from edge_twin import TIMEOUT_SECONDS, Calls
+from google.protobuf.field_mask_pb2 import FieldMask
+from serve_model import model
+
+from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.model import Model
+from annserve.domain.query import Answer, Mode, Options, Query
+from annserve.engine.plain_recommender import PlainRecommender
+from annserve.engine.recommender import SnapshotRecommender
+from annserve.engine.similar_together import SimilarTogether
+from annserve.engine.workbench import Workbench
+from annserve.search.cost import CostModel
+from annserve.service.answers import Answers
+from annserve.service.attribution import SeedTokens, attribution_token
+from annserve.service.metrics import Metrics
+from annserve.service.server import Server
+from annserve.service.servicer import SERVICE_NAME, SIMILAR
+from annserve.service.settings import ServerSettings
+from annserve.service.similar import PlainSimilar, _varint
+from annserve.service.transport import TransportName
+from annserve.snapshot.build import build_snapshot
+from annserve.snapshot.snapshot import Snapshot, load_snapshot
+from annserve.snapshot.store import SnapshotStore
+from annserve.v1 import recommendation_pb2 as parts
+from annserve.v1 import recommendation_service_pb2 as messages
+
+PLAIN = {
+    "nothing": None,
+    "empty": parts.RecommendOptions(),
+    "page_size": parts.RecommendOptions(page_size=3),
+    "one": parts.RecommendOptions(page_size=1),
+    "without_effect": parts.RecommendOptions(exclude_seen=False, popularity_weight=0.5),
+}
+OTHERS = {
+    "explain": parts.RecommendOptions(explain=True),
+    "strict": parts.RecommendOptions(strict=True),
+    "exact": parts.RecommendOptions(search_parameters=parts.SearchParameters(exact=True)),
+    "ef_search": parts.RecommendOptions(search_parameters=parts.SearchParameters(ef_search=200)),
+    "excluded": parts.RecommendOptions(exclude_item_ids=["item-2"]),
+    "candidates": parts.RecommendOptions(candidate_items=parts.CandidateItems(item_ids=["item-2"])),
+    "pinned": parts.RecommendOptions(consistency=parts.ConsistencyOptions(snapshot_id="elsewhere")),
+    "bypass": parts.RecommendOptions(consistency=parts.ConsistencyOptions(bypass_cache=True)),
+    "too_many": parts.RecommendOptions(page_size=501),
+    "read_mask": parts.RecommendOptions(read_mask=FieldMask(paths=["name"])),
+    "filter": parts.RecommendOptions(filter={}),
+}
+
+
+class CountingRecommender(PlainRecommender):
+    """Counts what is asked one by one."""
+
+    asked_count = 0
+
+    async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+        self.asked_count += 1
+        return await super().recommend(query, deadline)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A snapshot's recommender, by itself and for many."""
+
+    one_by_one: CountingRecommender
+    together: SimilarTogether
+    items: list[str]
+
+    async def alone(self, data: bytes) -> bytes:
+        """Return the answer by the ordinary way."""
+        return await Answers(self.one_by_one).answer(SIMILAR, data, NO_DEADLINE)
+
+
+def long_ids() -> Model:
+    """Return a model whose ids are of all lengths that there are."""
+    trained = model()
+    object.__setattr__(trained, "item_ids", [f"{n}-" + "x" * (n % 125) for n in range(len(trained.item_ids))])
+    return trained
+
+
+@pytest.fixture(scope="session", params=[model, long_ids], ids=["short", "long"])
+def snapshot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    info = build_snapshot(request.param(), SnapshotStore(tmp_path_factory.mktemp("similar")), threads=1)
+    return load_snapshot(info.path, cost=CostModel(exact_us=1e6))
+
+
+@pytest.fixture
+def served(snapshot: Snapshot) -> Served:
+    recommender = SnapshotRecommender(snapshot)
+    plain = CountingRecommender(recommender, Workbench(ThreadPoolExecutor(1)))
+    return Served(plain, SimilarTogether(recommender), [snapshot.items.id(row) for row in range(len(snapshot.items))])
+
+
+@pytest.mark.parametrize("name", PLAIN)
+async def test_answers_are_the_same_bytes_as_one_by_one(served: Served, name: str) -> None:
+    similar = PlainSimilar(served.together)
+    requests = [
+        messages.SimilarRequest(item_ids=[item_id], options=PLAIN[name]).SerializeToString() for item_id in served.items
+    ]
+
+    for start in range(0, len(requests), 25):
+        batch = requests[start : start + 25]
+        for data, answer in zip(batch, similar.answers(batch), strict=True):
+            # The length of an id of 128 bytes takes two: such a request is left.
+            assert (data[1] == 0x80) if answer is None else (answer == await served.alone(data))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_asks_for_more_is_left_to_be_answered_by_itself(served: Served, name: str) -> None:
+    request = messages.SimilarRequest(item_ids=served.items[:1], options=OTHERS[name])
+
+    assert PlainSimilar(served.together).answers([request.SerializeToString()] * 2) == [None, None]
+
+
+def test_what_is_no_request_about_one_item_that_is_there_is_left(served: Served) -> None:
+    first, second = served.items[:2]
+    similar = PlainSimilar(served.together)
+    good = messages.SimilarRequest(item_ids=[first]).SerializeToString()
+    others = [
+        b"",
+        b"\x0a",
+        b"\x0a\x00",
+        b"\x0a\x02\xff\xfe",
+        good[:-1],
+        good + b"\x0a",
+        good + b"\x12\x05",
+        b"\x12\x00" + good,
+        messages.SimilarRequest(item_ids=[first, second]).SerializeToString(),
+        messages.SimilarRequest(item_ids=[first, first]).SerializeToString(),
+        messages.SimilarRequest(item_ids=["nobody"]).SerializeToString(),
+        messages.SimilarRequest(item_ids=["nobody" * 30]).SerializeToString(),
+        messages.SimilarRequest(options=parts.RecommendOptions(page_size=3)).SerializeToString(),
+    ]
+
+    first_answer, *nothing, last_answer = similar.answers([good, *others, good])
+
+    assert nothing == [None] * len(others)
+    assert first_answer is not None
+    assert first_answer == last_answer
+
+
+async def test_fields_that_are_unknown_change_nothing(served: Served) -> None:
+    data = messages.SimilarRequest(item_ids=served.items[:1]).SerializeToString() + b"\xa2\x06\x03abc"
+
+    assert PlainSimilar(served.together).answers([data]) == [await served.alone(data)]
+
+
+async def test_endings_and_ids_are_forgotten_before_they_are_too_many(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annserve.service.similar._ENDINGS_KEPT", 4)
+    monkeypatch.setattr("annserve.service.similar._IDS_KEPT", 32)
+    similar = PlainSimilar(served.together)
+
+    for number, item_id in enumerate(served.items[:60]):
+        options = parts.RecommendOptions(page_size=number % 7)
+        data = messages.SimilarRequest(item_ids=[item_id], options=options).SerializeToString()
+        assert similar.answers([data]) == [await served.alone(data)]
+        assert len(similar._endings) <= 4
+        assert len(similar._results) <= 32
+
+
+def test_lengths_are_written_as_protobuf_writes_them() -> None:
+    for value in (0, 1, 127, 128, 300, 16_383, 16_384, 2_097_151, 2_097_152):
+        written = parts.RecommendOptions(page_size=value).SerializeToString()[1:]
+        assert value == 0 or _varint(value) == written
+
+
+def test_a_token_is_that_of_the_whole_question() -> None:
+    for item_id in ("a", "상품", "it's", 'say "x"', "back\\slash", "both ' and \""):
+        for options in (Options(), Options(k=7), Options(popularity_weight=0.5, exclude_seen=False)):
+            query = Query(mode=Mode.SIMILAR, item_ids=(item_id,), options=options)
+            assert SeedTokens("snapshot", options).of(item_id) == attribution_token("snapshot", query)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def calls(served: Served, metrics: Metrics, transport: TransportName) -> AsyncIterator[Calls]:
+    settings = ServerSettings(address="127.0.0.1:0", transport=transport)
+    edge = Server(settings, served.one_by_one, metrics=metrics, similar=served.together)
+    async with grpc.aio.insecure_channel(await edge.start()) as channel:
+        yield Calls(channel)
+    await edge.stop()
+
+
+def counted(metrics: Metrics, code: str) -> float:
+    labels = {"rpc_method": f"{SERVICE_NAME}/Similar", "rpc_response_status_code": code}
+    return metrics.registry.get_sample_value("rpc_server_call_duration_seconds_count", labels) or 0.0
+
+
+async def test_calls_of_all_kinds_at_once_each_get_their_own_answer(
+    calls: Calls, served: Served, metrics: Metrics
+) -> None:
+    rng = np.random.default_rng(3)
+    short = [item_id for item_id in served.items if len(item_id.encode()) < 128]
+    plain = [messages.SimilarRequest(item_ids=[item_id]) for item_id in rng.choice(short, 40)]
+    long = [messages.SimilarRequest(item_ids=served.items[row : row + 2]) for row in rng.integers(0, 500, 10)]
+    missing = [messages.SimilarRequest(item_ids=["nobody"])] * 5
+    requests = [one.SerializeToString() for one in (*plain, *long, *missing)]
+    order = rng.permutation(len(requests))
+
+    answers = await asyncio.gather(*(calls.raw("Similar", requests[place]) for place in order))
+
+    # Those that were not plain, and no others.
+    assert served.one_by_one.asked_count == len(long) + len(missing)
+    for place, answer in zip(order, answers, strict=True):
+        assert answer == await served.alone(requests[place])
+    assert counted(metrics, "OK") == len(requests)
+    searches = metrics.registry.get_sample_value("annserve_search_seconds_count", {"path": "hnsw"})
+    assert searches == len(plain) + len(long)
+
+
+async def test_errors_among_them_are_their_own(calls: Calls, served: Served, metrics: Metrics) -> None:
+    good = messages.SimilarRequest(item_ids=served.items[:1])
+    strict = messages.SimilarRequest(item_ids=["nobody"], options=parts.RecommendOptions(strict=True))
+
+    outcomes = await asyncio.gather(
+        *(calls("Similar", one) for one in (good, strict, messages.SimilarRequest(), good)), return_exceptions=True
+    )
+
+    codes = [outcome.code() if isinstance(outcome, grpc.aio.AioRpcError) else None for outcome in outcomes]
+    assert codes == [None, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, None]
+    assert [counted(metrics, code) for code in ("OK", "NOT_FOUND", "INVALID_ARGUMENT")] == [2, 1, 1]
+
+
+async def test_calls_that_are_cancelled_take_none_of_the_others_along(calls: Calls, served: Served) -> None:
+    data = [messages.SimilarRequest(item_ids=[item_id]).SerializeToString() for item_id in served.items[:50]]
+    tasks = [asyncio.create_task(calls.raw("Similar", one)) for one in data]
+    await asyncio.sleep(0.001)
+    for task in tasks[::2]:
+        task.cancel()
+
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for one, task in zip(data[1::2], tasks[1::2], strict=True):
+        assert task.result() == await served.alone(one)
+
+
+async def test_a_fault_among_them_is_met_by_the_ordinary_way(
+    calls: Calls, served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(served.together, "search", fails)
+    data = messages.SimilarRequest(item_ids=served.items[:1]).SerializeToString()
+
+    assert await calls.raw("Similar", data) == await served.alone(data)
+    assert "answered one by one" in caplog.text
