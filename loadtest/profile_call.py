@@ -57,8 +57,8 @@ STAGES = (
     ("service/answers.py:write_answer", "write the answer"),
     ("service/answers.py:answer_into", "write the answer"),
     ("service/calls.py:encode", "write the answer"),
-    ("service/similar.py:_encoded", "write the answer"),
-    ("service/similar.py:_begun", "write the answer"),
+    ("service/similar.py:PlainSimilar._encoded", "write the answer"),
+    ("service/similar.py:PlainSimilar._begun", "write the answer"),
     ("service/similar.py", "read the request"),
     ("service/calls.py", "read the request"),
     ("service/checks.py", "read the request"),
@@ -69,7 +69,7 @@ STAGES = (
     ("service/native_transport.py", "transport, loop"),
     ("", "handling: admission, deadline, log, plan of what is kept"),
 )
-"""By the beginning of ``file:function`` within the package; the first that fits."""
+"""By the beginning of ``file:qualified name`` within the package; the first that fits."""
 OUTSIDE = "transport, loop"
 NATIVE = "native threads"
 ALL = "all"
@@ -109,7 +109,7 @@ def stage_of(frame: FrameType | None) -> str:
         code = frame.f_code
         _, package, file = code.co_filename.rpartition(PACKAGE)
         if package and "/site-packages/" not in code.co_filename:
-            place = f"{file}:{code.co_name}"
+            place = f"{file}:{code.co_qualname}"
             return next(stage for beginning, stage in STAGES if place.startswith(beginning))
         frame = frame.f_back
     return OUTSIDE

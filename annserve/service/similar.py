@@ -17,14 +17,15 @@ from annserve.domain.errors import AnnserveError
 from annserve.domain.query import Answer, Options, SearchPath, Source
 from annserve.service import convert
 from annserve.service.attribution import SeedTokens
+from annserve.service.wire import varint
 from annserve.v1 import recommendation_service_pb2 as messages
 
 _ITEM_IDS: Final = 0x0A
 """A request's first byte where its first field is an item id; the second is the id's length where that is below 128."""
 _SHORT: Final = 0x80
 _ENDINGS_KEPT: Final = 256
-_IDS_KEPT: Final = 1 << 15
-"""So many items' own parts of a row are kept, about 150 bytes each."""
+_IDS_KEPT: Final = 1 << 17
+"""So many items' own parts of a row are kept, about 200 bytes each."""
 _RESULT_END: Final = b"\x18\x01"
 """`Recommendation.source`: SOURCE_ITEM_VECTOR."""
 
@@ -155,7 +156,7 @@ class PlainSimilar:
         parts[0] = parts[0][len(_RESULT_END) :]
         recommendations = b"".join((*parts, ending.recommendations))
         token = ending.tokens.of(item_id).encode()
-        return b"".join((b"\x0a", _varint(len(recommendations)), recommendations, b"\x12\x22\x0a\x20", token))
+        return b"".join((b"\x0a", varint(len(recommendations)), recommendations, b"\x12\x22\x0a\x20", token))
 
     def _begun(self, rows: list[int]) -> list[bytes]:
         kept = self._results
@@ -165,18 +166,7 @@ class PlainSimilar:
         for row, item_id in zip(missing, self._search.ids(missing), strict=True):
             id_ = item_id.encode()
             # `Recommendations.results`, its length; `item_id`, its length; `score`, whose four bytes follow.
-            field = b"".join((b"\x0a", _varint(len(id_)), id_, b"\x15"))
-            length = _varint(len(field) + 4 + len(_RESULT_END))
+            field = b"".join((b"\x0a", varint(len(id_)), id_, b"\x15"))
+            length = varint(len(field) + 4 + len(_RESULT_END))
             kept[row] = b"".join((_RESULT_END, b"\x0a", length, field))
         return [kept[row] for row in rows]
-
-
-def _varint(value: int) -> bytes:
-    """Return ``value``, below 2 to the power of 28, as protobuf writes it."""
-    if value < 1 << 7:
-        return bytes((value,))
-    if value < 1 << 14:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    if value < 1 << 21:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
-    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21))

@@ -28,8 +28,9 @@ from annserve.service.metrics import Metrics
 from annserve.service.server import Server
 from annserve.service.servicer import SERVICE_NAME, SIMILAR
 from annserve.service.settings import ServerSettings
-from annserve.service.similar import PlainSimilar, _varint
+from annserve.service.similar import PlainSimilar
 from annserve.service.transport import TransportName
+from annserve.service.wire import varint
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import Snapshot, load_snapshot
 from annserve.snapshot.store import SnapshotStore
@@ -171,9 +172,9 @@ async def test_endings_and_ids_are_forgotten_before_they_are_too_many(
 
 
 def test_lengths_are_written_as_protobuf_writes_them() -> None:
-    for value in (0, 1, 127, 128, 300, 16_383, 16_384, 2_097_151, 2_097_152):
+    for value in (0, 1, 127, 128, 300, 16_383, 16_384, 2_097_151, 2_097_152, 2**31 - 1):
         written = parts.RecommendOptions(page_size=value).SerializeToString()[1:]
-        assert value == 0 or _varint(value) == written
+        assert value == 0 or varint(value) == written
 
 
 def test_a_token_is_that_of_the_whole_question() -> None:
