@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, TypeAlias
 
 from annserve.domain.deadline import Deadline
@@ -141,9 +142,12 @@ class CallHandling:
             try:
                 # The one that is too much is refused by itself, as is one whose time is up.
                 self._admission.check(self.calls_under_way + len(requests), waited_seconds)
-                if any(context.time_remaining() == 0.0 for context in contexts):
-                    return nothing
-                answers = make(requests)
+                in_time = [context.time_remaining() != 0.0 for context in contexts]
+                if all(in_time):
+                    answers = make(requests)
+                else:
+                    made = iter(make(list(compress(requests, in_time))))
+                    answers = [next(made) if is_in_time else None for is_in_time in in_time]
             except OverloadedError:
                 return nothing
             except Exception:  # noqa: BLE001 - nobody must wait in vain for what failed because of another

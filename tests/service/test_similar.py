@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Never
 
 import grpc
 import numpy as np
@@ -22,8 +23,10 @@ from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.similar_together import SimilarTogether
 from annserve.engine.workbench import Workbench
 from annserve.search.cost import CostModel
+from annserve.service.admission import WAIT_SECONDS_MAX
 from annserve.service.answers import Answers
 from annserve.service.attribution import SeedTokens, attribution_token
+from annserve.service.call_handling import CallHandling
 from annserve.service.metrics import Metrics
 from annserve.service.server import Server
 from annserve.service.servicer import SERVICE_NAME, SIMILAR
@@ -262,3 +265,44 @@ async def test_a_fault_among_them_is_met_by_the_ordinary_way(
 
     assert await calls.raw("Similar", data) == await served.alone(data)
     assert "answered one by one" in caplog.text
+
+
+class Waiter:
+    """A call whose caller waits for so long still."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+
+    def time_remaining(self) -> float | None:
+        return self._seconds
+
+    def invocation_metadata(self) -> None:
+        return None
+
+    async def abort(self, *_arguments: object, **_more: object) -> Never:
+        raise grpc.aio.AbortError
+
+
+def test_a_call_whose_time_is_up_is_left_and_the_others_are_answered(served: Served, metrics: Metrics) -> None:
+    similar = PlainSimilar(served.together)
+    handling = CallHandling("snapshot", 1_000, metrics)
+    together = handling.together(SERVICE_NAME, "Similar", similar.at_most, similar.answers)
+    requests = [messages.SimilarRequest(item_ids=[item_id]).SerializeToString() for item_id in served.items[:4]]
+
+    answers = together.answer(requests, [Waiter(None), Waiter(0.0), Waiter(0.5), Waiter(0.0)], 0.0)
+
+    first, _, third, _ = similar.answers(requests)
+    assert answers == [first, None, third, None]
+    assert counted(metrics, "OK") == 2
+
+
+def test_what_is_late_or_one_too_many_is_left_to_be_refused(served: Served, metrics: Metrics) -> None:
+    similar = PlainSimilar(served.together)
+    handling = CallHandling("snapshot", 1_000, metrics, calls_max=3)
+    together = handling.together(SERVICE_NAME, "Similar", similar.at_most, similar.answers)
+    data = messages.SimilarRequest(item_ids=served.items[:1]).SerializeToString()
+
+    assert together.answer([data], [Waiter(None)], WAIT_SECONDS_MAX + 0.001) == [None]
+    assert together.answer([data] * 4, [Waiter(None)] * 4, 0.0) == [None] * 4
+    assert None not in together.answer([data] * 3, [Waiter(None)] * 3, WAIT_SECONDS_MAX)
+    assert counted(metrics, "OK") == 3
