@@ -7,7 +7,6 @@ reflection, what there is not) the native server hands on to a `grpc.aio` server
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from annserve.service.calls import DETAILS
 from annserve.service.context import Call, Metadata, ServedMethod
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
-from annserve.service.listeners import ask_to_leave, listening_fds, shut
+from annserve.service.listeners import leave
 from annserve.service.security import Security
 from annserve.service.transport import OPTIONS
 
@@ -32,9 +31,6 @@ _QUEUE: Final = 64
 """Where no more calls are under way nobody has to hurry."""
 _FLUSH_SECONDS: Final = 0.05
 """How long answers are given to leave before connections are closed: an answer given just before was lost."""
-
-_HEARD_SECONDS: Final = 0.05
-"""How long after they were asked to go elsewhere clients may still begin calls here: a few times of there and back."""
 
 _EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
@@ -88,7 +84,6 @@ class NativeTransport:
         self._paths: list[str] = []
         self._methods: list[ServedMethod] = []
         self._front: NativeGrpcFront | None = None
-        self._listeners: list[int] = []
         self._folder: str | None = None
         self._receiver: threading.Thread | None = None
         self._is_read = threading.Semaphore(0)
@@ -140,7 +135,6 @@ class NativeTransport:
         await self.rest.start()
         self._front.set_fallback(path)
         self._front.start()
-        self._listeners = listening_fds(self._front.bound_port)
         self._receiver = threading.Thread(
             target=self._receive, args=(self._front,), name="annserve-native", daemon=True
         )
@@ -150,18 +144,18 @@ class NativeTransport:
         """Never return: what is no HTTP/2 ends its own connection only."""
         await asyncio.Event().wait()
 
+    async def leave(self, seconds_max: float) -> None:
+        """Have callers go elsewhere; see `transport.Transport.leave`."""
+        if self._front is not None:
+            await leave(self._front.bound_port, seconds_max)
+
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls; see `transport.Transport.stop`.
 
-        Who is connected is asked to go elsewhere, and what comes until that is heard is answered. What comes later
-        waits to be told UNAVAILABLE when connections are closed: one that is told earlier would try here again.
+        What comes from those who do not go waits to be told UNAVAILABLE when connections are closed: one that is told
+        earlier would try here again.
         """
-        while self._listeners:
-            shut(self._listeners.pop())
         resting = asyncio.create_task(self.rest.stop(grace_seconds))
-        if grace_seconds and self._front is not None and not self._is_stopping:
-            ask_to_leave(self._front.bound_port)
-            await asyncio.sleep(min(_HEARD_SECONDS, grace_seconds))
         self._is_stopping = True
         if self._front is not None:
             while self._waiting:
@@ -282,11 +276,3 @@ class NativeTransport:
         finally:
             del self._tasks[call_id]
             self._answered_at = time.monotonic()
-
-
-def _is_telling(record: logging.LogRecord) -> bool:
-    """Return whether a line of the native server's says anything: not that it cannot accept where it shall not."""
-    return "accept failed: Invalid argument" not in record.getMessage()
-
-
-logging.getLogger("pygrpc_native.server").addFilter(_is_telling)

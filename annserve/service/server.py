@@ -75,6 +75,7 @@ class Server:
         self._metrics.follow_value("annserve_inflight", "Calls under way.", lambda: self.calls_under_way)
         settings.security.follow_in(self._metrics)
         self._publishing: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         metered = MeteredRecommender(recommender, self._metrics)
         self._answers = Answers(metered, cache, settings.answer_ttl_ms / 1e3, settings.personal_answer_ttl_ms / 1e3)
         self._servicer = RecommendationServicer(
@@ -157,10 +158,13 @@ class Server:
             await self._health.set(name, status)
 
     async def drain(self) -> None:
-        """Turn new calls away, finish those under way within the grace, stop."""
+        """Have callers go elsewhere, turn new calls away, finish those under way within the grace, stop."""
+        grace = Deadline.after(self._settings.drain_grace_ms / 1_000)
         if not self._settings.is_worker:
             await self._health.enter_graceful_shutdown()
-        stopping = asyncio.create_task(self._transport.stop(self._settings.drain_grace_ms / 1_000))
+        self._leaving = asyncio.create_task(self._transport.leave(grace.at - time.monotonic()))
+        await asyncio.wait({self._leaving})
+        stopping = asyncio.create_task(self._transport.stop(max(grace.at - time.monotonic(), 0.0)))
         # Streams that watch health or reflect never end by themselves, and nothing is lost with them: once no
         # recommendation has been under way for two looks in a row, the rest of the grace would be spent on them alone.
         quiet_looks = 0
@@ -176,6 +180,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stop at once; calls under way are cancelled."""
+        if self._leaving is not None:
+            self._leaving.cancel()
         await self._transport.stop(None)
         if self._publishing is not None:
             self._publishing.cancel()

@@ -16,7 +16,7 @@ import grpc
 from annserve.domain.errors import InputError
 from annserve.service.context import Call, Context, ServedMethod
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
-from annserve.service.listeners import is_listening, listening_fds
+from annserve.service.listeners import is_listening, leave, listening_fds
 from annserve.service.security import Security, is_loopback
 
 TransportName: TypeAlias = Literal["auto", "grpcio", "native"]
@@ -72,6 +72,10 @@ class Transport(Protocol):
         """Return when it takes no connections any more, though nobody has stopped it."""
         ...
 
+    async def leave(self, seconds_max: float) -> None:
+        """Take no more connections, and have clients use others, within ``seconds_max``; calls are still answered."""
+        ...
+
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls, give those under way the time, then cancel them. Called again, it hurries."""
         ...
@@ -82,6 +86,7 @@ class GrpcioTransport:
 
     def __init__(self, security: Security, *, shares_port: bool) -> None:
         self._security = security
+        self._port: int | None = None
         self._is_lost = False
         # grpc shares ports by default: two servers on one port would split the calls between them, silently.
         options = [*OPTIONS, ("grpc.so_reuseport", int(shares_port))]
@@ -98,8 +103,8 @@ class GrpcioTransport:
 
     def listen(self, address: str) -> int:
         """Take ``address``; see `Transport.listen`."""
-        self._port = self._security.listen(self.rest, address)
-        return self._port
+        self._port = port = self._security.listen(self.rest, address)
+        return port
 
     async def start(self) -> None:
         """Answer calls."""
@@ -110,10 +115,21 @@ class GrpcioTransport:
 
         grpc.aio stops for good, and tells nobody, when it is called by a path that is no UTF-8 (seen with 1.85).
         """
-        fds = listening_fds(self._port)
-        while all(is_listening(fd, self._port) for fd in fds):
+        port = self._port
+        if port is None:
+            raise RuntimeError("listen comes first")
+        fds = listening_fds(port)
+        while all(is_listening(fd, port) for fd in fds):
             await asyncio.sleep(_LOOK_SECONDS)
         self._is_lost = True
+
+    async def leave(self, seconds_max: float) -> None:
+        """Have callers go elsewhere; see `Transport.leave`.
+
+        By itself grpc asks them to while it still listens, and ends connections on which calls are coming.
+        """
+        if self._port is not None and not self._is_lost:
+            await leave(self._port, seconds_max, is_plain=self._security.tls is None)
 
     async def stop(self, grace_seconds: float | None) -> None:
         """Begin no more calls; see `Transport.stop`."""
