@@ -9,6 +9,7 @@ import signal
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from annserve.catalog.file_fresh import FileFreshStore
 from annserve.catalog.mongo_store import MongoCatalog
@@ -142,13 +143,21 @@ async def _keep(orders: KeeperOrders, settings: Settings) -> None:
             ),
             operated,
         )
+        told = asyncio.create_task(leaving.wait())
+        ends: set[asyncio.Task[Any]] = {told}
         try:
             _log.info("AdminService is on %s", await admin.start())
             stack.push_async_callback(admin.stop)
+            ends.add(asyncio.create_task(admin.wait_until_lost()))
         except AnnserveError as error:
             # Calls are answered all the same; who starts an instance looks before that the port is free.
             _log.error("no AdminService: %s", error)
-        await leaving.wait()
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
+        if not leaving.is_set():
+            # The supervisor starts another keeper.
+            raise ConnectionAbortedError("gRPC has stopped serving AdminService by itself")
 
 
 def _placement_follower(

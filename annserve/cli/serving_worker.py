@@ -102,7 +102,7 @@ def serve_worker(snapshot: Snapshot, post: Post, settings: Settings) -> None:
         keeper,
         metrics,
         cache,
-        lambda: PlacementSet() if placements is None else placements.current,
+        PlacementSet if placements is None else placements.known,
     )
     opened = _knowing(placements, opening)
     try:

@@ -83,7 +83,8 @@ class PlacementRecommender:
     def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Coroutine[Any, Any, Answer]:
         """Return the answer to ``query``; see `domain.ports.Recommender.recommend` for what it raises.
 
-        UnknownPlacementError besides, when it asks for a placement that there is not.
+        UnknownPlacementError besides, when it asks for a placement that there is not; InstanceUnavailableError while
+        nothing is known of any.
         """
         placed = query.placed
         return self._inner.recommend(query, deadline) if placed is None else self._placed(query, placed, deadline)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from annserve.domain.catalog import Schema
+from annserve.domain.errors import InstanceUnavailableError
 from annserve.domain.placements import PlacementText
 from annserve.keeper.frames import Header
 from annserve.keeper.placement_codec import decode_texts
@@ -37,6 +38,16 @@ class PlacementNewsReader:
     @property
     def current(self) -> PlacementSet:
         """Those of now: replaced as a whole, never changed."""
+        return self._current
+
+    def known(self) -> PlacementSet:
+        """Return `current` for whoever asks for one of them.
+
+        Raises:
+            InstanceUnavailableError: none was ever known here: one that is not there may be elsewhere, and soon here.
+        """
+        if not self._known.is_set():
+            raise InstanceUnavailableError("its keeper has not told this worker of placements yet")
         return self._current
 
     def hear(self, header: Header, payload: bytes) -> None:

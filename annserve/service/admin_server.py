@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from annserve.domain.errors import InputError
 from annserve.service.admin_servicer import SERVICE_NAME, AdminServicer, Operated
+from annserve.service.listeners import wait_until_closed
 from annserve.service.security import Security, is_loopback
 from annserve.service.server import bindable
 from annserve.service.transport import OPTIONS
@@ -42,6 +43,7 @@ class AdminServer:
 
     def __init__(self, settings: AdminSettings, operated: Operated) -> None:
         self._settings = settings
+        self._is_lost = False
         # Two servers on one port would split the calls between them, silently.
         options = [*(dict(OPTIONS) | _SIZES).items(), ("grpc.so_reuseport", 0)]
         self._grpc = grpc.aio.server(interceptors=settings.security.interceptors(), options=options)
@@ -65,12 +67,18 @@ class AdminServer:
                 address=address,
             )
         try:
-            bound_port = security.listen(self._grpc, address)
+            self._port = security.listen(self._grpc, address)
         except RuntimeError as error:
             raise InputError(f"cannot serve on {address}: {error}", address=host, port=port) from error
         await self._grpc.start()
-        return f"{host}:{bound_port}"
+        return f"{host}:{self._port}"
+
+    async def wait_until_lost(self) -> None:
+        """Return when a server that was started takes no connections any more, though nobody has stopped it."""
+        await wait_until_closed(self._port)
+        self._is_lost = True
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
         """Turn new calls away, and cancel those that are not done within the grace."""
-        await self._grpc.stop(grace_seconds)
+        if not self._is_lost:  # It would never return.
+            await self._grpc.stop(grace_seconds)

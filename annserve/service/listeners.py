@@ -25,6 +25,7 @@ ASKED_SECONDS_MAX: Final = 1.0
 """How long calls of those who do not go, though asked to, are answered."""
 
 _LOOK_SECONDS: Final = 0.02
+_LOST_SECONDS: Final = 0.5
 _QUEUE_SECONDS_MAX: Final = 0.1
 """How long a moment is waited for at which no connection waits to be taken."""
 
@@ -46,6 +47,16 @@ def is_listening(fd: int, port: int) -> bool:
             return _is_at(fd, port) and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
     except OSError:
         return False
+
+
+async def wait_until_closed(port: int) -> None:
+    """Return when this process has lost a listener on ``port``; never where it has none, or the system does not tell.
+
+    grpc.aio stops for good, and tells nobody, when it is called by a path that is no UTF-8 (seen with 1.85).
+    """
+    fds = listening_fds(port)
+    while all(is_listening(fd, port) for fd in fds):
+        await asyncio.sleep(_LOST_SECONDS)
 
 
 async def leave(port: int, seconds_max: float, *, is_plain: bool = True) -> None:

@@ -5,7 +5,6 @@ The servicer does not know which; see docs/decisions/0043-a-second-transport.md 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ import grpc
 from annserve.domain.errors import InputError
 from annserve.service.context import Call, Context, ServedMethod
 from annserve.service.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
-from annserve.service.listeners import is_listening, leave, listening_fds
+from annserve.service.listeners import leave, wait_until_closed
 from annserve.service.security import Security, is_loopback
 
 TransportName: TypeAlias = Literal["auto", "grpcio", "native"]
@@ -41,8 +40,6 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # Less than the client's 30 s, or its pings would be answered with GOAWAY.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
-
-_LOOK_SECONDS: Final = 0.5
 
 
 class Transport(Protocol):
@@ -111,16 +108,10 @@ class GrpcioTransport:
         await self.rest.start()
 
     async def wait_until_lost(self) -> None:
-        """Return when it takes no connections any more; see `Transport.wait_until_lost`.
-
-        grpc.aio stops for good, and tells nobody, when it is called by a path that is no UTF-8 (seen with 1.85).
-        """
-        port = self._port
-        if port is None:
+        """Return when it takes no connections any more; see `Transport.wait_until_lost`."""
+        if self._port is None:
             raise RuntimeError("listen comes first")
-        fds = listening_fds(port)
-        while all(is_listening(fd, port) for fd in fds):
-            await asyncio.sleep(_LOOK_SECONDS)
+        await wait_until_closed(self._port)
         self._is_lost = True
 
     async def leave(self, seconds_max: float) -> None:

@@ -82,7 +82,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INSTANCE_UNAVAILABLE: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
-    again. Of `AdminService` alone. Metadata: `problem`.
+    again. Of `AdminService`, and of `Recommend` while a worker has not been told of placements. Metadata: `problem`.
     """
     ERROR_REASON_NOT_ENABLED: _ErrorReason.ValueType  # 17
     """FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`."""
@@ -180,7 +180,7 @@ and `problem`.
 """
 ERROR_REASON_INSTANCE_UNAVAILABLE: ErrorReason.ValueType  # 16
 """UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
-again. Of `AdminService` alone. Metadata: `problem`.
+again. Of `AdminService`, and of `Recommend` while a worker has not been told of placements. Metadata: `problem`.
 """
 ERROR_REASON_NOT_ENABLED: ErrorReason.ValueType  # 17
 """FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`."""

@@ -16,8 +16,9 @@ from catalog_twin import Rows
 from keep_placements import SCHEMA
 
 from annserve.cache.bitmaps import BitmapCache
-from annserve.domain.errors import InputError
-from annserve.domain.query import Mode
+from annserve.domain.errors import InputError, InstanceUnavailableError, UnknownPlacementError
+from annserve.domain.query import Mode, Placed, Query
+from annserve.engine.placing.occasion import Occasions
 from annserve.keeper.frames import Header
 from annserve.keeper.hub import KeeperHub
 from annserve.keeper.link_client import KeeperLink
@@ -30,6 +31,8 @@ from annserve.placements.recipe import PlacementSet
 SCRIPT = Path(__file__).parent / "keep_placements.py"
 WAIT_SECONDS = 20.0
 SEEN_SECONDS = 1.0
+HOME = Placed(placement="home")
+QUERY = Query(mode=Mode.PLACEMENT, user_id="user-1", placed=HOME)
 
 
 @pytest.fixture
@@ -240,3 +243,18 @@ async def test_last_of_many_changes_is_what_remains(folder: Path, short: Path, m
 
     assert len(told) == 19
     assert news.current.placements["home"].recipe(None).limit == 19
+
+
+async def test_a_worker_that_was_told_nothing_yet_does_not_say_that_there_is_no_such_placement(
+    folder: Path, short: Path
+) -> None:
+    socket = short / "keeper.sock"
+    async with worker(socket) as news:
+        with pytest.raises(InstanceUnavailableError, match="has not told this worker of placements yet"):
+            Occasions(news.known).of(QUERY, HOME)
+        async with following(folder, socket):
+            await until(lambda: news.current.placements)
+            assert Occasions(news.known).of(QUERY, HOME).placement.name == "home"
+    # What was known once is served on without the keeper, and a name that is not in it is unknown.
+    with pytest.raises(UnknownPlacementError):
+        Occasions(news.known).of(QUERY, Placed(placement="nowhere"))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,7 +16,10 @@ from random import Random
 import grpc
 import pytest
 from admin_twins import WAIT_SECONDS, Admin, three_snapshots, wait_until
+from checked_traffic import two_snapshots
 from google.protobuf.timestamp_pb2 import Timestamp
+from hostile_frames import wild_paths
+from instances import instance, until
 from mutation import mutated
 
 from annserve.domain.errors import (
@@ -501,3 +505,27 @@ async def test_port_that_others_reach_is_not_served_unless_told(admin: Admin, ad
 
     assert (await told.start()).startswith("0.0.0.0:")
     await told.stop()
+
+
+def test_keeper_whose_server_grpc_has_stopped_is_replaced(tmp_path: Path) -> None:
+    root = tmp_path / "snapshots"
+    two_snapshots(root, 200)
+    with instance(root, tmp_path, workers=1) as running:
+        before = running.keeper_pid()
+        host, _, port = running.admin_address.rpartition(":")
+
+        def answers() -> bool:
+            # Connected anew each time: a client that is there waits ever longer between its attempts.
+            with AdminClient(running.admin_address, timeout_seconds=1.0) as client:
+                try:
+                    return bool(client.status())
+                except ClientError:
+                    return False
+
+        until(answers, WAIT_SECONDS)
+        with socket.create_connection((host, int(port)), timeout=WAIT_SECONDS) as connection:
+            connection.sendall(wild_paths(Random(0)))
+            while connection.recv(65_536):
+                pass
+
+        until(lambda: running.keeper_pid() not in (None, before) and answers(), 4 * WAIT_SECONDS)

@@ -44,6 +44,7 @@ class Occasions:
 
         Raises:
             UnknownPlacementError: there is no such placement.
+            InstanceUnavailableError: it is not known yet which there are.
             InvalidArgumentError: its context is not what the placement declares, or a variant is forced that is not.
         """
         placement = self._placement(placed.placement)
