@@ -78,7 +78,7 @@ const (
 	// and `problem`.
 	ErrorReason_ERROR_REASON_INSTANCE_REFUSED ErrorReason = 15
 	// UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
-	// again. Of `AdminService` alone. Metadata: `problem`.
+	// again. Of `AdminService`, and of `Recommend` while a worker has not been told of placements. Metadata: `problem`.
 	ErrorReason_ERROR_REASON_INSTANCE_UNAVAILABLE ErrorReason = 16
 	// FAILED_PRECONDITION: the instance was started without this feature. Of `AdminService` alone. Metadata: `feature`.
 	ErrorReason_ERROR_REASON_NOT_ENABLED ErrorReason = 17

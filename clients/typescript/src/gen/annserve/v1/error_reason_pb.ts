@@ -152,7 +152,7 @@ export enum ErrorReason {
 
   /**
    * UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
-   * again. Of `AdminService` alone. Metadata: `problem`.
+   * again. Of `AdminService`, and of `Recommend` while a worker has not been told of placements. Metadata: `problem`.
    *
    * @generated from enum value: ERROR_REASON_INSTANCE_UNAVAILABLE = 16;
    */

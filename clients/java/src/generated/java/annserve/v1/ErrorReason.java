@@ -162,7 +162,7 @@ public enum ErrorReason
   /**
    * <pre>
    * UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
-   * again. Of `AdminService` alone. Metadata: `problem`.
+   * again. Of `AdminService`, and of `Recommend` while a worker has not been told of placements. Metadata: `problem`.
    * </pre>
    *
    * <code>ERROR_REASON_INSTANCE_UNAVAILABLE = 16;</code>
@@ -378,7 +378,7 @@ public enum ErrorReason
   /**
    * <pre>
    * UNAVAILABLE: the part of the instance that would do this does not answer. A `google.rpc.RetryInfo` says when to try
-   * again. Of `AdminService` alone. Metadata: `problem`.
+   * again. Of `AdminService`, and of `Recommend` while a worker has not been told of placements. Metadata: `problem`.
    * </pre>
    *
    * <code>ERROR_REASON_INSTANCE_UNAVAILABLE = 16;</code>
