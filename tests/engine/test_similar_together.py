@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from annserve.domain.fresh import FreshChange
@@ -70,7 +69,7 @@ def test_so_many_are_asked_together_as_the_loop_has_time_for(snapshot: Snapshot)
     dear = load_snapshot(snapshot.path, cost=CostModel(graph_us=300.0, exact_us=1e6))
     too_dear = load_snapshot(snapshot.path, cost=CostModel(graph_us=3_000.0, exact_us=1e6))
     by_scan = load_snapshot(snapshot.path, cost=CostModel(graph_us=3_000.0))
-    ids = [snapshot.items.id(row) for row in np.arange(4)]
+    ids = [snapshot.items.id(row) for row in range(4)]
 
     assert 1 < SimilarTogether(SnapshotRecommender(snapshot)).at_most(10) <= TOGETHER_MAX
     assert 1 <= SimilarTogether(SnapshotRecommender(dear)).at_most(10) <= 3
