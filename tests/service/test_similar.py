@@ -37,6 +37,7 @@ from annserve.service.wire import varint
 from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import Snapshot, load_snapshot
 from annserve.snapshot.store import SnapshotStore
+from annserve.v1 import filter_pb2
 from annserve.v1 import recommendation_pb2 as parts
 from annserve.v1 import recommendation_service_pb2 as messages
 
@@ -58,7 +59,7 @@ OTHERS = {
     "bypass": parts.RecommendOptions(consistency=parts.ConsistencyOptions(bypass_cache=True)),
     "too_many": parts.RecommendOptions(page_size=501),
     "read_mask": parts.RecommendOptions(read_mask=FieldMask(paths=["name"])),
-    "filter": parts.RecommendOptions(filter={}),
+    "filter": parts.RecommendOptions(filter=filter_pb2.Filter()),
 }
 
 
