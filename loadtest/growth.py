@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ HALF = 0.5
 GLOVE_ITEMS, GLOVE_USERS = 100_000, 1_000
 COLUMNS = {
     "build s": "build, s",
+    "build CPU s": "build, CPU s",
     "start s": "start, s",
     "memory MB": "memory, MB",
     "similar calls/s": "Similar, calls a second",
@@ -70,6 +71,8 @@ class Built:
     """What building took."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all threads and children: what other work on the machine changes less."""
     peak_bytes: int
     """Of memory, the growing of the factors included."""
 
@@ -112,6 +115,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], help="numbers of items")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--accept-recall", type=float, help="a recall@10 below 0.98 to put up with")
+    parser.add_argument("--build-only", action="store_true", help="build what is missing, and measure another time")
     parser.add_argument("--plot", type=Path, help="where the plot goes, .svg or .png; by default into the folder")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -128,12 +132,16 @@ def main() -> None:
         root = arguments.folder / f"{size}"
         say(f"{size:,} items: building, unless it was")
         built = _built(factors, root, size, arguments.accept_recall)
+        if arguments.build_only:
+            continue
         say(f"{size:,} items: serving")
         rows[size] = measured(root, size, built, arguments.folder, arguments.seconds)
         # Written whole, and then named: a run that ends here loses nothing.
         draft = results.with_suffix(".draft")
         draft.write_text(json.dumps([rows[one] for one in sorted(rows)], indent=2))
         draft.replace(results)
+    if arguments.build_only:
+        return
     ordered = [rows[size] for size in sorted(rows)]
     draw_growth(ordered, COLUMNS, arguments.plot or arguments.folder / "growth.svg")
     print_rows(ordered, as_json=arguments.json, title="one worker, answers not kept")
@@ -146,23 +154,42 @@ def _built(factors: Factors, root: Path, size: int, accept_recall: float | None)
     if SnapshotStore(root).current_id() is None or not note.exists():
         # A process of its own, so that its memory is its own, and gone afterwards.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            note.write_text(json.dumps(process.submit(_build, factors, root, size, accept_recall).result()))
-    seconds, peak_bytes = json.loads(note.read_text())
-    return Built(seconds=seconds, peak_bytes=peak_bytes)
+            built = process.submit(_build, factors, root, size, accept_recall).result()
+        note.write_text(json.dumps(asdict(built)))
+    return Built(**json.loads(note.read_text()))
 
 
-def _build(factors: Factors, root: Path, size: int, accept_recall: float | None) -> tuple[float, int]:
-    model = grown_model(factors.model(), size)
+def _build(factors: Factors, root: Path, size: int, accept_recall: float | None) -> Built:
     began = time.monotonic()
-    build_snapshot(model, SnapshotStore(root), accept_recall=accept_recall)
-    return time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    model = grown_model(factors.model(), size)
+    say(f"{size:,} items, {len(model.user_ids):,} users: grown after {time.monotonic() - began:.0f} s")
+    began, cpu_began, told = time.monotonic(), _cpu_seconds(), ""
+
+    def tell(stage: str, done: int, total: int | None) -> None:  # noqa: ARG001 - as it is called
+        nonlocal told
+        if stage != told:
+            told = stage
+            say(f"  {time.monotonic() - began:.0f} s, CPU {_cpu_seconds() - cpu_began:.0f} s: {stage}")
+
+    build_snapshot(model, SnapshotStore(root), accept_recall=accept_recall, progress=tell)
+    return Built(
+        seconds=time.monotonic() - began,
+        cpu_seconds=_cpu_seconds() - cpu_began,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of this process, all its threads, and the children it has waited for."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measured(root: Path, size: int, built: Built, folder: Path, seconds: float) -> Row:
     """Return what serving the snapshot in ``root`` comes to."""
     snapshot = load_current(SnapshotStore(root)).snapshot
     spaces, disk_bytes = snapshot.manifest.spaces, sum(one.stat().st_size for one in snapshot.path.iterdir())
-    population = Population.of(snapshot, items_max=100_000)
+    population, user_count = Population.of(snapshot, items_max=100_000), len(snapshot.users)
     del snapshot
     began = time.monotonic()
     with instance(root, folder, workers=1, ANNSERVE_ANSWER_TTL_MS="0") as running:
@@ -172,7 +199,9 @@ def measured(root: Path, size: int, built: Built, folder: Path, seconds: float) 
         memory = sum(pss_bytes(running).values())
     return {
         "items": size,
+        "users": user_count,
         "build s": round(built.seconds, 1),
+        "build CPU s": round(built.cpu_seconds, 1),
         "build peak MB": round(built.peak_bytes / 1e6),
         "disk MB": round(disk_bytes / 1e6, 1),
         "start s": round(start_seconds, 2),

@@ -18,6 +18,7 @@ from annserve.search.graph import Graph
 from annserve.search.points import Points
 from annserve.search.recall import recall_of, without_own
 from annserve.search.recipe import Recipe, Reduction
+from annserve.search.tried import Trial, TriedRecipes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,25 +29,10 @@ class TuneSettings:
     ms: tuple[int, ...] = (16, 32, 48)
     ef_construction: int = 200
     ef_searches: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-    sample_size: int = 100_000
+    sample_size: int = 25_000
     """How many points, drawn at random, recipes are compared on."""
     scan_us_max: float = 2000.0
     """What an exact scan may cost when it has to serve because no graph keeps the promise."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One recipe tried. Every field is a JSON value."""
-
-    reduction: Reduction
-    m: int
-    ef_construction: int
-    ef_search: int
-    point_count: int
-    recall: float
-    """Mean recall@10 against exact search."""
-    query_us: float
-    """Microseconds of CPU time a query, in a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +54,6 @@ _SLOW_US = 1_000.0
 """A graph that takes longer at full size gives way to one that is faster, if it meets the target as well."""
 _QUICK_US = 100.0
 """Trials quicker than this are not worth giving up, nor worth a choice that hangs on a few microseconds of noise."""
-_FAR = 0.1
-"""A recall so far below the target, at the cost of a scan, that more links, which cost more, do not make up for it."""
-_SHORT_LIST = 128
-"""A search list short enough that recipes with more links are not tried."""
 _DEEP = 120
 _DEEP_LIST = 1_024
 _DEEP_QUERIES_MAX = 128
@@ -237,32 +219,24 @@ class _Tuning:
         """Return the recipes that meet the target on a sample, the best ones first, and the others by recall."""
         points, seeds = self._sample(seeds)
         exam = _Exam(points, seeds)
-        promising: list[tuple[bool, float, Recipe]] = []
-        other: list[tuple[float, Recipe]] = []
-        hopeless: set[Reduction] = set()
         # Where a scan may serve, a graph slower than it never will; a sample is searched faster than all the points.
         scan_us = max(self.scan_us, _QUICK_US) if self.scan_us <= self.settings.scan_us_max else math.inf
+        tried = TriedRecipes(target=self.target, scan_us=scan_us)
         for m in self.settings.ms:
+            sparser_us = tried.fastest_us
             for reduction in self.settings.reductions:
-                if reduction in hopeless:
-                    continue
-                fastest_us = min((query_us for shallow, query_us, _ in promising if not shallow), default=scan_us)
-                graph, trial = self._climbed(self._built(points, reduction, m), exam, slowest_us=fastest_us)
-                if trial.recall >= self.target:
+                if reduction not in tried.hopeless:
+                    graph, trial = self._climbed(self._built(points, reduction, m), exam, slowest_us=tried.slowest_us)
                     # Where a scan is cheap it takes over from a shallow graph at little cost.
-                    shallow = self.scan_us > self.settings.scan_us_max and exam.deep_recall(graph) < self.target
-                    promising.append((shallow, trial.query_us, graph.recipe))
-                else:
-                    other.append((-trial.recall, graph.recipe))
-                    if trial.query_us > scan_us and trial.recall < self.target - _FAR:
-                        hopeless.add(reduction)
-            if any(recipe.ef_search <= _SHORT_LIST and not shallow for shallow, _, recipe in promising):
-                break  # More links cost memory and seldom time; they are for points that need long lists.
-        by_speed = [(shallow, recipe) for shallow, _, recipe in sorted(promising, key=itemgetter(1))]
-        deep = [recipe for shallow, recipe in by_speed if not shallow]
-        others = [recipe for shallow, recipe in by_speed if shallow]
-        ordered = deep[:1] + others[:1] + deep[1:] + others[1:]
-        return ordered, [recipe for _, recipe in sorted(other, key=itemgetter(0))]
+                    is_shallow = (
+                        trial.recall >= self.target
+                        and self.scan_us > self.settings.scan_us_max
+                        and exam.deep_recall(graph) < self.target
+                    )
+                    tried.add(graph.recipe, trial, is_shallow=is_shallow)
+            if tried.is_settled(sparser_us):
+                break
+        return tried.ranked()
 
     def _sample(self, seeds: _Seeds) -> tuple[Points, _Seeds]:
         count = len(self.points)
