@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
-"""What a Similar call costs on each transport: server CPU per call (all threads), calls a second, p50 and p99.
+"""The performance table: what a Similar call costs, from hnswlib alone to an instance of two workers.
 
-Compares `annserve serve` on a snapshot, its answers kept and not, with one and two workers, with the same edge without
-an engine and with an empty handler on the same transport, each a server of its own on a free loopback port. Requests
-are all different, or Zipf-distributed (1.1) where answers are kept; many are in flight (throughput), then one
-(latency), then half as many a second as were answered at best, at random moments. The ceiling of a transport is an
-empty handler and hnswlib alone, one after another. Where there are two processors, servers of one process have the
-one and the client the other.
+Without a transport: hnswlib one query at a time and a thousand at a time, and annserve's engine. On each transport,
+each a server of its own on a free loopback port: an empty handler, the same edge as annserve's without an engine, and
+`annserve serve`, its answers kept and not, with one and two workers; on grpcio also `baseline/server.py`, what one
+would write in an afternoon, on the same vectors.
+
+Requests are all different, or Zipf-distributed (1.1) where answers are kept; many are in flight (throughput), then one
+(latency), then half as many a second as were answered at best, at random moments. CPU is that of all threads and
+processes of the server. The ceiling of a transport is an empty handler and hnswlib alone, one after another; where
+answers are kept, an empty handler. Where there are two processors, servers of one process have the one and the client
+the other.
 
     .venv/bin/python loadtest/edge.py --random 100000 [--transport native] [--json]
+
+--json prints `format` (of what follows), `snapshot` (what was searched) and `rows`, each a `Row`.
 """
 
 from __future__ import annotations
@@ -28,8 +34,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import hnswlib
@@ -39,12 +46,13 @@ import psutil
 from google.protobuf.message import Message
 from open_loop import OK, Call, Connection, Outcomes, send_at
 
-from annserve.cli.output import print_json, print_rows
-from annserve.domain.model import Model
+from annserve.cli.output import print_json, print_rows, say
+from annserve.domain.model import Model, Space
 from annserve.domain.query import Mode, Query
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.search.recipe import Reduction
 from annserve.snapshot.build import build_snapshot
+from annserve.snapshot.layout import graph_name
 from annserve.snapshot.snapshot import Snapshot, load_snapshot
 from annserve.snapshot.store import SnapshotStore
 from annserve.v1 import recommendation_service_pb2 as messages
@@ -52,11 +60,22 @@ from annserve_client import Client
 
 METHOD_PATH = "/annserve.v1.RecommendationService/Similar"
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-READY_SECONDS = 180.0
+BASELINE = str(Path(__file__).parent / "baseline" / "server.py")
+KEPT_MS = 600_000
+NO_MONGODB = "mongodb://127.0.0.1:1/"
+ONE_BY_ONE = "hnswlib, one at a time"
+BATCH = 1_000
+FORMAT = 1
+"""Of what --json prints; it changes when a name does or a row goes."""
+READY_SECONDS = 600.0
+"""A server of an afternoon builds its graphs when it starts, on one processor."""
 ROUND_SECONDS = 120.0
 ANSWERED_SHARE = 0.98
 ENGINE_QUERIES = 2_000
 K = 10
+
+Command: TypeAlias = Callable[[str], list[str]]
+"""From an address to what serves on it."""
 
 
 def main() -> None:
@@ -84,57 +103,86 @@ def main() -> None:
         report(arguments, folder)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line of the table. The fields are what --json promises, all of them in every row: None has no meaning there."""
+
+    transport: str | None
+    """None: no call is made, it is a function that is called."""
+    server: str
+    workers: int
+    calls_per_second: float
+    """With many in flight; without a transport what `cpu_us_per_call` comes to on one processor."""
+    cpu_us_per_call: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    alone_p50_ms: float | None = None
+    half_peak_p99_ms: float | None = None
+    half_peak_refused: float | None = None
+    of_ceiling: float | None = None
+    """The share of what could be reached at best: 1 is an edge and an engine that cost nothing."""
+
+
 def report(arguments: argparse.Namespace, folder: Path) -> None:
-    """Measure the servers and the engine on the snapshot in ``folder``, and print both."""
+    """Measure the servers and the engine on the snapshot in ``folder``, and print one table."""
     store = SnapshotStore(folder)
     snapshot_id = store.current_id()
     if snapshot_id is None:
         sys.exit(f"no snapshot in {folder}: `annserve train --demo` makes one, or give --random 100000")
     snapshot = load_snapshot(store.path(snapshot_id))
-    engine = engine_us(snapshot)
-    rows: list[dict[str, Any]] = []
+    rows = rows_without_transport(snapshot)
+    search_us = next((row.cpu_us_per_call for row in rows if row.server == ONE_BY_ONE), 0.0)
     for transport in arguments.transport or ("grpcio", "native"):
-        rows += rows_of(transport, snapshot, folder, engine.get("hnswlib_us", 0.0), arguments)
+        rows += rows_of(transport, snapshot, folder, search_us, arguments)
+    printed = [asdict(row) for row in rows]
+    entry = snapshot.manifest.spaces.likeness
     if arguments.json:
-        shape = {"item_count": len(snapshot.items), "dimension": snapshot.item_vectors.shape[1]}
-        print_json({"snapshot": shape, "calls": rows, "engine": engine})
+        searched = {
+            "item_count": len(snapshot.items),
+            "dimension": snapshot.item_vectors.shape[1],
+            "recall_at_10": entry.recall,
+            "recipe": None if entry.recipe is None else asdict(entry.recipe),
+        }
+        print_json({"format": FORMAT, "snapshot": searched, "rows": printed})
         return
-    print(f"snapshot of {len(snapshot.items):,} items, {snapshot.item_vectors.shape[1]} dimensions; Similar, k {K}")
-    print_rows(rows, as_json=False)
-    print_rows([engine], as_json=False)
+    print(f"{len(snapshot.items):,} items x {snapshot.item_vectors.shape[1]}; Similar, k {K}; recall@10 {entry.recall}")
+    print(f"{entry.recipe or 'exact search, so no rows of hnswlib and no ceiling that counts it'}")
+    print_rows(printed, as_json=False)
 
 
 def rows_of(
     transport: str, snapshot: Snapshot, folder: Path, search_us: float, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the rows of one transport."""
-    stand_in = [sys.executable, STAND_IN]
-    tail = ["--transport", transport]
     different, skewed = (requests_of(snapshot, arguments.calls, exponent) for exponent in (None, 1.1))
-    empty = measured(lambda address: [*stand_in, "empty", address, *tail], different, arguments)
-    edge = measured(lambda address: [*stand_in, "edge", address, *tail], different, arguments)
-    servers = [("empty handler", 1, empty, 0.0), ("edge without engine", 1, edge, 0.0)]
+    tail = ("--transport", transport)
+    annserve = shutil.which("annserve", path=str(Path(sys.executable).parent)) or "annserve"
+
+    def served(address: str, *, workers: int, ttl_ms: int) -> list[str]:
+        serve = [annserve, "serve", "--workers", str(workers), "--address", address, "--snapshots", str(folder)]
+        return ["env", f"ANNSERVE_ANSWER_TTL_MS={ttl_ms}", *serve, *tail]
+
+    rows: list[Row] = []
+
+    def add(name: str, command: Command, *, workers: int = 1, kept: bool = False, searches: bool = False) -> None:
+        say(f"{transport}: {name}, {workers} workers")
+        figures = measured(command, skewed if kept else different, arguments, workers)
+        cost_us = figures["cpu_us_per_call"]
+        least_us = (rows[0].cpu_us_per_call if rows else cost_us) + searches * search_us
+        of_ceiling = round(least_us / cost_us, 3)
+        rows.append(Row(transport=transport, server=name, workers=workers, **figures, of_ceiling=of_ceiling))
+
+    add("empty handler", lambda address: [sys.executable, STAND_IN, "empty", address, *tail])
+    add("edge without engine", lambda address: [sys.executable, STAND_IN, "edge", address, *tail])
+    if transport == "grpcio":
+        # No call has a filter or wants metadata, so its database is not asked; nothing need be there.
+        baseline = (str(folder), NO_MONGODB, "none")
+        add("an afternoon's server", lambda address: [sys.executable, BASELINE, address, *baseline], searches=True)
     for workers in arguments.workers or (1, 2):
-
-        def command(address: str, ttl_ms: int, workers: int = workers) -> list[str]:
-            annserve = shutil.which("annserve", path=str(Path(sys.executable).parent)) or "annserve"
-            serve = [annserve, "serve", "--workers", str(workers), "--address", address, "--snapshots", str(folder)]
-            return ["env", f"ANNSERVE_ANSWER_TTL_MS={ttl_ms}", *serve, *tail]
-
-        made = measured(lambda address: command(address, 0), different, arguments, workers)
-        kept = measured(lambda address: command(address, 600_000), skewed, arguments, workers)
-        servers += [("annserve", workers, made, search_us), ("annserve, answers kept, Zipf", workers, kept, 0.0)]
-    ceiling_us = empty["cpu_us_per_call"]
-    return [
-        {
-            "transport": transport,
-            "server": name,
-            "workers": workers,
-            **figures,
-            "of_ceiling": round((ceiling_us + beside_us) / figures["cpu_us_per_call"], 3),
-        }
-        for name, workers, figures, beside_us in servers
-    ]
+        made, kept = (functools.partial(served, workers=workers, ttl_ms=ttl_ms) for ttl_ms in (0, KEPT_MS))
+        add("annserve", made, workers=workers, searches=True)
+        add("annserve, answers kept, Zipf", kept, workers=workers, kept=True)
+    return rows
 
 
 def requests_of(snapshot: Snapshot, count: int, exponent: float | None) -> list[bytes]:
@@ -174,7 +222,7 @@ class Asking(Connection):
 
 
 def measured(
-    command: Callable[[str], list[str]], requests: Sequence[bytes], arguments: argparse.Namespace, workers: int = 1
+    command: Command, requests: Sequence[bytes], arguments: argparse.Namespace, workers: int = 1
 ) -> dict[str, float]:
     """Return what calls of a server of its own cost, and how long they take."""
     processors = sorted(os.sched_getaffinity(0))
@@ -245,7 +293,7 @@ def taken(callers: Sequence[Connection]) -> npt.NDArray[np.float64]:
 
 
 @contextmanager
-def serving(command: Callable[[str], list[str]]) -> Iterator[tuple[str, int]]:
+def serving(command: Command) -> Iterator[tuple[str, int]]:
     """Run a server on a free loopback port until it is not needed any more; gives its address and process id."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -279,13 +327,12 @@ def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
                     raise RuntimeError(f"no server on {address}; what it said is above") from None
 
 
-def engine_us(snapshot: Snapshot) -> dict[str, float]:
-    """Return processor time per Similar, us: the engine, hnswlib alone with the same queries, and the difference."""
+def rows_without_transport(snapshot: Snapshot) -> list[Row]:
+    """Return what hnswlib, where a graph is searched, and the engine take for the same questions, called directly."""
     recommender = SnapshotRecommender(snapshot)
     rows = np.random.default_rng(1).integers(0, len(snapshot.items), ENGINE_QUERIES)
     queries = [Query(mode=Mode.SIMILAR, item_ids=(snapshot.items.id(int(row)),)) for row in rows]
-    engine = _microseconds(recommender.recommend, queries)
-    found = {"engine_us": engine}
+    taken = {}
     entry = snapshot.manifest.spaces.likeness
     if entry.recipe is not None:
         augmented = entry.recipe.reduction is Reduction.AUGMENTED_L2
@@ -294,12 +341,24 @@ def engine_us(snapshot: Snapshot) -> dict[str, float]:
         if augmented:
             units = np.hstack([units, np.zeros((len(units), 1), np.float32)])
         index = hnswlib.Index(space="l2" if augmented else "ip", dim=units.shape[1])
-        index.load_index(str(snapshot.path / "likeness.hnsw"))
+        index.load_index(str(snapshot.path / graph_name(Space.LIKENESS)))
         index.set_ef(entry.recipe.ef_search)
         # One more than asked for, as the engine has to: the seed finds itself.
-        found["hnswlib_us"] = _microseconds(lambda query: index.knn_query(query, K + 1, num_threads=1), list(units))
-        found["engine_without_hnswlib_us"] = engine - found["hnswlib_us"]
-    return {name: round(value, 1) for name, value in found.items()}
+        search = functools.partial(index.knn_query, k=K + 1, num_threads=1)
+        taken[ONE_BY_ONE] = _microseconds(search, list(units))
+        batches = np.split(units, len(units) // BATCH)
+        taken[f"hnswlib, {BATCH:,} at a time"] = _microseconds(search, batches) / BATCH
+    taken["annserve's engine, no server"] = _microseconds(recommender.recommend, queries)
+    return [
+        Row(
+            transport=None,
+            server=name,
+            workers=1,
+            calls_per_second=round(1e6 / microseconds, 3),
+            cpu_us_per_call=round(microseconds, 3),
+        )
+        for name, microseconds in taken.items()
+    ]
 
 
 def random_model(item_count: int, dimension: int) -> Model:

@@ -50,6 +50,9 @@ class Tuned:
 _FINALISTS = 3
 """How many recipes are built in full before giving up."""
 _SCANS = 16
+_TIMED_AGAIN = 3
+_TIMED_AGAIN_SECONDS = 0.05
+"""Trials of all queries that are shorter than this are made so often more, and the fastest counts."""
 _SLOW_US = 1_000.0
 """A graph that takes longer at full size gives way to one that is faster, if it meets the target as well."""
 _QUICK_US = 100.0
@@ -143,11 +146,12 @@ class _Exam:
         """Return how well and how fast ``graph`` answers."""
         queries = self._seeds.queries
         graph.search(queries[:8], self._asked)
-        start = time.thread_time()
-        found = graph.search(queries, self._asked)
-        query_us = (time.thread_time() - start) / len(queries) * 1e6
+        found, seconds = self._timed(graph)
         recall = 0.0
         if found is not None:
+            if seconds < _TIMED_AGAIN_SECONDS:
+                # So short a time is easily doubled by a neighbour that takes the caches, and would choose the recipe.
+                seconds = min(seconds, *(self._timed(graph)[1] for _ in range(_TIMED_AGAIN)))
             found = without_own(found, self._seeds.own_rows, TUNED_DEPTH)
             recall = recall_of(self._points, queries, self._exact, found)
         return Trial(
@@ -157,8 +161,14 @@ class _Exam:
             ef_search=graph.recipe.ef_search,
             point_count=len(self._points),
             recall=round(recall, 4),
-            query_us=round(query_us, 1),
+            query_us=round(seconds / len(queries) * 1e6, 1),
         )
+
+    def _timed(self, graph: Graph) -> tuple[Rows | None, float]:
+        """Return the answers of ``graph``, and the processor time that they took."""
+        start = time.thread_time()
+        found = graph.search(self._seeds.queries, self._asked)
+        return found, time.thread_time() - start
 
     def deep_recall(self, graph: Graph) -> float:
         """Return the recall@120 of ``graph``, given a long list."""
