@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
 """The most calls a second that a server answers, whatever the client: h2load in a closed loop, with more and more calls
-in flight, on `annserve serve` with a snapshot, and on an empty handler of grpc.aio's, which no server in Python passes.
+in flight, on `annserve serve` with a snapshot, and on an empty handler on the same transport, which it cannot pass.
 
 h2load sends one request over and over. Answers are not kept, unless --keep-answers: then it is what cached bytes cost.
 The commands are printed, to be run by hand against any server that speaks without TLS.
 
-    .venv/bin/python loadtest/ceiling.py --snapshots FOLDER [--workers 2] [--keep-answers] [--json]
+    .venv/bin/python loadtest/ceiling.py --snapshots FOLDER [--workers 2] [--transport native] [--keep-answers] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from catalog_faults import snapshots_in
-from edge import METHOD_PATH, STAND_IN, drive, serving, write_body
+from edge import METHOD_PATH, STAND_IN, Command, drive, serving, write_body
 from scenarios import Population
 
 from annserve.cli.output import print_json, print_rows, say
 from annserve.v1 import recommendation_service_pb2 as messages
 
 IN_FLIGHT = ((1, 1), (4, 1), (4, 4), (4, 8))
-"""Connections, and calls under way on each. From 64 that wait on, grpc refuses by itself: cheap, and no answers."""
+"""Connections, and calls under way on each. From 64 that wait on, grpcio refuses by itself: cheap, and no answers."""
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--snapshots", type=Path, help="a folder with a live snapshot; by default the demo's")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--transport", choices=["grpcio", "native"], action="append", help="else both")
     parser.add_argument("--calls", type=int, default=10_000, help="of each step; a tenth where one is in flight")
     parser.add_argument("--keep-answers", action="store_true", help="let the cache answer")
     parser.add_argument("--json", action="store_true")
@@ -51,18 +53,25 @@ def main() -> None:
         annserve = [sys.executable, "-m", "annserve.cli", "serve", "--snapshots", str(folder)]
         annserve += ["--workers", str(arguments.workers)]
         kept = [] if arguments.keep_answers else ["env", "ANNSERVE_ANSWER_TTL_MS=0"]
-        servers: dict[str, Callable[[str], list[str]]] = {
-            "empty handler": lambda address: [sys.executable, STAND_IN, "empty", address],
-            f"annserve, {arguments.workers} workers": lambda address: [*kept, *annserve, "--address", address],
-        }
-        rows = [row for name, command in servers.items() for row in steps(name, command, body, arguments.calls)]
+        rows = []
+        for transport in arguments.transport or ("grpcio", "native"):
+            tail = ["--transport", transport]
+            empty = functools.partial(command_of, [sys.executable, STAND_IN, "empty"], tail)
+            whole = functools.partial(command_of, [*kept, *annserve, "--address"], tail)
+            rows += steps(f"empty handler, {transport}", empty, body, arguments.calls)
+            rows += steps(f"annserve, {transport}, {arguments.workers} workers", whole, body, arguments.calls)
     if arguments.json:
         print_json(rows)
     else:
         print_rows(rows, as_json=False, title="Similar, h2load, closed loop")
 
 
-def steps(name: str, command: Callable[[str], list[str]], body: Path, calls: int) -> list[dict[str, Any]]:
+def command_of(before: Sequence[str], after: Sequence[str], address: str) -> list[str]:
+    """Return the command that has its address in the midst."""
+    return [*before, address, *after]
+
+
+def steps(name: str, command: Command, body: Path, calls: int) -> list[dict[str, Any]]:
     """Return a row for each number of calls in flight."""
     rows = []
     with serving(command) as (address, pid):

@@ -34,10 +34,11 @@ if find_spec("matplotlib") is None:
     sys.exit("matplotlib is missing: `make loadtest` installs it, or `pip install .[plots]`")
 
 import numpy as np
+from edge import cpu_seconds
 from glove import open_glove
 from grown import grown_model, model_of
 from instance_trials import pss_bytes
-from instances import instance
+from instances import Instance, instance
 from open_loop import OK, Call, connect, keep_busy, moments_of, send_at
 from plots import draw_growth
 from samples import percentile
@@ -188,14 +189,14 @@ def _cpu_seconds() -> float:
 def measured(root: Path, size: int, built: Built, folder: Path, seconds: float) -> Row:
     """Return what serving the snapshot in ``root`` comes to."""
     snapshot = load_current(SnapshotStore(root)).snapshot
-    spaces, disk_bytes = snapshot.manifest.spaces, sum(one.stat().st_size for one in snapshot.path.iterdir())
+    spaces, disk_bytes = snapshot.manifest.spaces, sum(file.size_bytes for file in snapshot.manifest.files.values())
     population, user_count = Population.of(snapshot, items_max=100_000), len(snapshot.users)
     del snapshot
     began = time.monotonic()
     with instance(root, folder, workers=1, ANNSERVE_ANSWER_TTL_MS="0") as running:
-        start_seconds = time.monotonic() - began
-        similar = asyncio.run(_loaded(running.address, _similar(population), seconds))
-        personalize = asyncio.run(_loaded(running.address, _personalize(population), seconds))
+        start_seconds, start_cpu_seconds = time.monotonic() - began, cpu_seconds(running.process.pid)
+        similar = asyncio.run(_loaded(running, _similar(population), seconds))
+        personalize = asyncio.run(_loaded(running, _personalize(population), seconds))
         memory = sum(pss_bytes(running).values())
     return {
         "items": size,
@@ -205,6 +206,7 @@ def measured(root: Path, size: int, built: Built, folder: Path, seconds: float) 
         "build peak MB": round(built.peak_bytes / 1e6),
         "disk MB": round(disk_bytes / 1e6, 1),
         "start s": round(start_seconds, 2),
+        "start CPU s": round(start_cpu_seconds, 2),
         "memory MB": round(memory / 1e6, 1),
         **{f"similar {name}": value for name, value in similar.items()},
         **{f"personalize {name}": value for name, value in personalize.items()},
@@ -215,17 +217,20 @@ def measured(root: Path, size: int, built: Built, folder: Path, seconds: float) 
     }
 
 
-async def _loaded(address: str, calls: Iterator[Call], seconds: float) -> Row:
-    """Return calls a second in a closed loop, and p99 in an open one at half of that."""
-    connections = await connect(address, CONNECTIONS, timeout_seconds=5.0)
+async def _loaded(running: Instance, calls: Iterator[Call], seconds: float) -> Row:
+    """Return calls a second and their cost in a closed loop, and p99 in an open one at half of that."""
+    connections = await connect(running.address, CONNECTIONS, timeout_seconds=5.0)
     await keep_busy(connections, calls, IN_FLIGHT, WARM_UP_SECONDS)
+    cpu_before = cpu_seconds(running.process.pid)
     busy = await keep_busy(connections, calls, IN_FLIGHT, seconds)
+    cpu = cpu_seconds(running.process.pid) - cpu_before
     peak = busy.statuses.count(OK) / seconds
     half = await send_at(connections, calls, moments_of(HALF * peak, seconds, np.random.default_rng(0)))
     for connection in connections:
         connection.close()
     return {
         "calls/s": round(peak),
+        "CPU us": round(cpu / max(peak * seconds, 1) * 1e6),
         "p99 ms at half": percentile(np.array(half.seconds) * 1e3, 99),
         "failed": sum(status != OK for status in busy.statuses + half.statuses),
     }
