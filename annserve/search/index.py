@@ -142,14 +142,14 @@ class SpaceIndex:
             return exact_top_k_batch(self.points, queries, k)
         return self._scored(queries, *found)
 
-    def search_others(self, queries: Vectors, own_rows: Sequence[int], k: int) -> list[Others] | None:
+    def search_others(self, queries: Vectors, own_rows: Sequence[int], k: int) -> Sequence[Others] | None:
         """Return for each query the ``k`` best rows but its own, exactly as `search` would with that one excluded.
 
         The graph is asked once for all of them. None where `search` might need more than that.
 
         Args:
             queries: ``(q, dimension)``, finite.
-            own_rows: A row of this space for each of them.
+            own_rows: A row for each of them, which need not be of this space.
             k: At least 1.
 
         Raises:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+from pyroaring import BitMap
 
 from annserve.domain.arrays import Rows, Scores, Vectors
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.search.delta import Delta
-from annserve.search.exact import exact_scores, top_k
-from annserve.search.index import SearchResult, SpaceIndex
+from annserve.search.exact import exact_scores, exact_top_k_batch, top_k
+from annserve.search.index import Others, SearchResult, SpaceIndex
 from annserve.search.points import Points
 from annserve.search.restriction import Restriction
 
@@ -67,6 +69,30 @@ class LiveSpace:
             rows=rows, scores=scores, path=found.path, eligible_count=found.eligible_count + eligible_count
         )
 
+    def search_others(self, queries: Vectors, own_rows: Sequence[int], k: int) -> Sequence[Others | None] | None:
+        """Return what `SpaceIndex.search_others` does, None for a query whose answer is not what it was.
+
+        That is one in which an item appeared that is gone or has changed, or one that came would appear now.
+        """
+        found = self._index.search_others(queries, own_rows, k)
+        if found is None:
+            return None
+        delta = self._delta
+        if not len(delta.rows):
+            return [None if _has_any(delta.hidden, rows) else (rows, scores) for rows, scores in found]
+        # A seed that changed is compared with itself, which leaves it to `search` for nothing.
+        best = exact_top_k_batch(self._points, queries, 1)[1][:, 0].tolist()
+        return [
+            None if newest >= scores[-1] or _has_any(delta.hidden, rows) else (rows, scores)
+            for newest, (rows, scores) in zip(best, found, strict=True)
+        ]
+
+    def others_us(self, k: int) -> float:
+        """Return about what a query costs in `search_others`; see `SpaceIndex.others_us`."""
+        index = self._index
+        # Queries that come together share what a scan costs whatever its rows.
+        return index.others_us(k) + index.scan_us(len(self._delta.rows)) - index.scan_us(0)
+
     def score_rows(self, query: Vectors, rows: Rows) -> Scores:
         """Return the exact scores of ``rows``, all of items that are there, in the order given."""
         found, places = self._delta.find(rows)
@@ -113,6 +139,10 @@ class LiveSpace:
             return delta.rows[best], scores, eligible_count
         best, scores = top_k(scores[places], min(k, eligible_count))
         return delta.rows[places[best]], scores, eligible_count
+
+
+def _has_any(hidden: BitMap, rows: Sequence[int]) -> bool:
+    return bool(hidden) and any(row in hidden for row in rows)
 
 
 AnySpace: TypeAlias = SpaceIndex | LiveSpace

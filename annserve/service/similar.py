@@ -39,6 +39,11 @@ class SimilarSearch(Protocol):
         ...
 
     @property
+    def versions(self) -> tuple[int, ...]:
+        """What is equal as long as the items are the same."""
+        ...
+
+    @property
     def selectivity(self) -> float:
         """The share of items that are eligible."""
         ...
@@ -72,6 +77,7 @@ class PlainSimilar:
 
     def __init__(self, search: SimilarSearch) -> None:
         self._search = search
+        self._versions = search.versions
         self._endings: dict[bytes, _Ending | None] = {}
         self._results: dict[int, bytes] = {}
         self.at_most = search.at_most(Options().k)
@@ -79,6 +85,9 @@ class PlainSimilar:
 
     def answers(self, requests: Sequence[bytes]) -> list[bytes | None]:
         """Return the encoded answer to each request, None for one that `Answers` has to answer."""
+        if self._search.versions != self._versions:
+            self._versions = self._search.versions
+            self._endings.clear()  # They say how many items there are.
         answers: list[bytes | None] = [None] * len(requests)
         alike: dict[int, list[tuple[int, str, _Ending]]] = {}
         for place, data in enumerate(requests):

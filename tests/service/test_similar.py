@@ -16,8 +16,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from serve_model import model
 
 from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.fresh import FreshChange
 from annserve.domain.model import Model
 from annserve.domain.query import Answer, Mode, Options, Query
+from annserve.engine.fresh_state import FreshState
 from annserve.engine.plain_recommender import PlainRecommender
 from annserve.engine.recommender import SnapshotRecommender
 from annserve.engine.similar_together import SimilarTogether
@@ -152,6 +154,23 @@ def test_what_is_no_request_about_one_item_that_is_there_is_left(served: Served)
     assert nothing == [None] * len(others)
     assert first_answer is not None
     assert first_answer == last_answer
+
+
+async def test_answers_say_how_many_items_there_are_now(snapshot: Snapshot) -> None:
+    fresh = FreshState(snapshot)
+    recommender = SnapshotRecommender(snapshot, fresh)
+    ordinary = Answers(PlainRecommender(recommender, Workbench(ThreadPoolExecutor(1))))
+    similar = PlainSimilar(SimilarTogether(recommender))
+    data = [messages.SimilarRequest(item_ids=[snapshot.items.id(row)]).SerializeToString() for row in range(0, 100, 4)]
+    before = similar.answers(data)
+
+    vector = -snapshot.item_vectors[0]
+    fresh.apply([FreshChange(item_id="new", number=0, vector=vector, popularity=0.0, is_deleted=False)], version=1)
+    after = similar.answers(data)
+
+    assert sum(answer is not None for answer in after) > len(data) / 2
+    for one, old, new in zip(data, before, after, strict=True):
+        assert new is None or (new != old and new == await ordinary.answer(SIMILAR, one, NO_DEADLINE))
 
 
 async def test_fields_that_are_unknown_change_nothing(served: Served) -> None:
