@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,10 @@ DEAD_SECONDS: Final = 5.0
 
 _READ_SECONDS: Final = 1.0
 """How long a client may take to say what it wants."""
+
+_LOOKS: Final = 5
+_LOOK_SECONDS: Final = 0.02
+"""How often, and how far apart, metrics are looked at: a process that begins has a file before anything is in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +165,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/version":
             self._say(HTTPStatus.OK, f"{self.version_text}\n")
         elif path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._send(HTTPStatus.OK, encode(self.registry), content_type)
+            self._send_metrics()
         else:
             self._say(HTTPStatus.NOT_FOUND, "/livez /readyz /startupz /metrics /version\n")
+
+    def _send_metrics(self) -> None:
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        for _ in range(_LOOKS):
+            try:
+                body = encode(self.registry)
+            except (FileNotFoundError, struct.error):
+                time.sleep(_LOOK_SECONDS)
+            else:
+                self._send(HTTPStatus.OK, body, content_type)
+                return
+        self._say(HTTPStatus.SERVICE_UNAVAILABLE, "a worker's counts cannot be read\n")
 
     def _say(self, status: HTTPStatus, text: str) -> None:
         self._send(status, text.encode(), "text/plain; charset=utf-8")

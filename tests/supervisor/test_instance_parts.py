@@ -6,8 +6,12 @@ import asyncio
 import json
 import os
 import socket
-from contextlib import closing
+import threading
+from contextlib import ExitStack, closing
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -74,6 +78,25 @@ def test_a_port_that_another_program_listens_on_is_refused(shares: bool) -> None
         for taking in (PortReservation, lambda address: OpsServer(address, Path(), "1")):
             with pytest.raises(InputError, match="cannot serve"):
                 taking(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+def test_metrics_wait_for_the_file_that_a_beginning_worker_has_just_made(tmp_path: Path) -> None:
+    made = tmp_path / "counter_1.db"
+    made.touch()
+    ops = OpsServer("127.0.0.1:0", tmp_path, "1.2.3")
+    ops.start()
+    with ExitStack() as stack:
+        stack.callback(ops.stop)
+        url = f"http://{ops.address}/metrics"
+        with pytest.raises(HTTPError) as refused:
+            urlopen(url, timeout=5.0)
+        assert refused.value.code == HTTPStatus.SERVICE_UNAVAILABLE
+
+        writing = threading.Timer(0.03, made.write_bytes, [bytes(1 << 16)])
+        writing.start()
+        with urlopen(url, timeout=5.0) as answer:
+            assert b'annserve_build_info{version="1.2.3"} 1.0' in answer.read()
+        writing.join()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "192.0.2.1:0"])
