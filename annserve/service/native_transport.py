@@ -205,12 +205,16 @@ class NativeTransport:
                     self._begin(front, call_id, method, data, details, now)
             # All that is there gets its place in the queue of the loop, and so a time from which it has waited.
             events = front.recv_batch_details(_BATCH, 0)
-        if self._waiting:
-            self._answer_together(front)
+        # Finding out that a call has to be answered by itself takes no time to speak of: that is not a turn.
+        while self._waiting and not self._answer_together(front):
+            pass
         self._loop.call_soon(self._read, front)
 
-    def _answer_together(self, front: NativeGrpcFront) -> None:
-        """Answer the first that wait, as many as one method takes at a time; the loop has its turn before the next."""
+    def _answer_together(self, front: NativeGrpcFront) -> bool:
+        """Answer the first that wait, as many as one method takes at a time, or begin to answer each by itself.
+
+        Returns whether any was answered: the loop has its turn then, before the next.
+        """
         waiting = self._waiting
         method = next(iter(waiting.values())).method
         together = self._methods[method].together
@@ -227,7 +231,10 @@ class NativeTransport:
             else:
                 del waiting[call_id]
                 respond(call_id, answer)
+        if answers.count(None) == len(answers):
+            return False
         self._answered_at = time.monotonic()
+        return True
 
     def _begin_next(self, front: NativeGrpcFront) -> None:
         call_id = next(iter(self._waiting))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Never
+from typing import Any, Never
 
 import grpc
 import numpy as np
@@ -272,6 +273,45 @@ async def test_calls_that_are_cancelled_take_none_of_the_others_along(calls: Cal
         await asyncio.gather(*tasks, return_exceptions=True)
     for one, task in zip(data[1::2], tasks[1::2], strict=True):
         assert task.result() == await served.alone(one)
+
+
+async def test_those_that_are_not_plain_do_not_wait_for_a_turn_each(snapshot: Snapshot) -> None:
+    turn, turns = 0, []
+
+    class Noting(CountingRecommender):
+        async def recommend(self, query: Query, deadline: Deadline = NO_DEADLINE) -> Answer:
+            turns.append(turn)
+            return await super().recommend(query, deadline)
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    # One that is plain is a whole turn's work.
+    dear = SnapshotRecommender(load_snapshot(snapshot.path, cost=CostModel(graph_us=900.0, exact_us=1e6)))
+    together = SimilarTogether(dear)
+    assert together.at_most(10) == 1
+    edge = Server(
+        ServerSettings(address="127.0.0.1:0", transport="native"),
+        Noting(SnapshotRecommender(snapshot), Workbench(ThreadPoolExecutor(1))),
+        similar=together,
+    )
+    address = await edge.start()
+    data = messages.SimilarRequest(item_ids=[snapshot.items.id(0)], options=OTHERS["ef_search"]).SerializeToString()
+    loop = asyncio.get_running_loop()
+    with grpc.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary(f"/{SERVICE_NAME}/Similar")
+        await asyncio.to_thread(call, data)
+        turns.clear()
+        loop.call_soon(count)
+        answering = [call.future(data) for _ in range(40)]
+        time.sleep(0.3)  # So that all are there when the loop looks.
+        await asyncio.gather(*(asyncio.to_thread(one.result, TIMEOUT_SECONDS) for one in answering))
+    await edge.stop()
+
+    assert len(turns) == 40
+    assert turns[-1] - turns[0] < 20
 
 
 async def test_a_fault_among_them_is_met_by_the_ordinary_way(
