@@ -12,7 +12,8 @@ from annserve.snapshot.build import build_snapshot
 from annserve.snapshot.snapshot import Snapshot, load_current
 from annserve.snapshot.store import SnapshotStore
 
-ROUND = Namespace(calls=40, rounds=1, connections=2, streams=2)
+ROUND = Namespace(calls=800, rounds=1, connections=2, streams=2)
+"""So many calls that they take more than the clock's tick of 10 ms."""
 PROMISED = [
     "transport",
     "server",

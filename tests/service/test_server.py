@@ -68,6 +68,8 @@ def _wait_until_nobody_listens(address: str) -> None:
             socket.create_connection((host, int(port))).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            continue  # It came while the port was being left.
     pytest.fail(f"{address} is still listened on")
 
 
