@@ -90,7 +90,8 @@ def test_metrics_wait_for_the_file_that_a_beginning_worker_has_just_made(tmp_pat
         url = f"http://{ops.address}/metrics"
         with pytest.raises(HTTPError) as refused:
             urlopen(url, timeout=5.0)
-        assert refused.value.code == HTTPStatus.SERVICE_UNAVAILABLE
+        with refused.value as answer:
+            assert answer.code == HTTPStatus.SERVICE_UNAVAILABLE
 
         writing = threading.Timer(0.03, made.write_bytes, [bytes(1 << 16)])
         writing.start()
