@@ -59,6 +59,15 @@ class Found(NamedTuple):
     stale: bool = False
 
 
+class Turn(NamedTuple):
+    """Somebody's turn to make a value, while all others in the instance wait for it."""
+
+    key: bytes
+    flushes: int
+    made_at: float
+    is_locked: bool
+
+
 Compute: TypeAlias = Callable[[], Awaitable[Made]]
 Holds: TypeAlias = Callable[[bytes], bool]
 
@@ -168,6 +177,38 @@ class SharedCache:
             made, _ = await self._compute(key, compute, ttl_seconds, stale_seconds)
             return _made(made)
         return await self._lead(key, compute, ttl_seconds, stale_seconds, wait_seconds, holds)
+
+    def begin(self, key: bytes) -> Turn | Found | None:
+        """Return the turn to make the value of ``key`` now, its value where it has just been made, None where it is not
+        one's turn; never waits. Who takes it ends it, by `complete` or `give_up`, before the event loop goes on.
+        """
+        if key in self._flights or key in self._refreshing:
+            return None
+        locks = self._locks if self._store is not None and self._store.connected else None
+        if locks is not None and not locks.take(name_of(key)):
+            return None
+        # Who had the lock before kept it until the value was there to see.
+        found = self.get(key)
+        if found is None:
+            return Turn(key, self._flushes, time.monotonic(), locks is not None)
+        if locks is not None:
+            locks.free(name_of(key))
+        return found
+
+    def complete(self, turn: Turn, value: bytes, ttl_seconds: float, stale_seconds: float) -> Found:
+        """Keep ``value``, which was made in ``turn``; see `get_or_compute`."""
+        self.counts.misses += 1
+        # A flush meanwhile is meant for it too.
+        entry = self._entry(turn.key, value, turn.made_at, ttl_seconds, stale_seconds)._replace(flushes=turn.flushes)
+        is_on_its_way = self._keep(entry)
+        if turn.is_locked:
+            self._free(turn.key, entry if is_on_its_way else None)
+        return _made(entry)
+
+    def give_up(self, turn: Turn) -> None:
+        """Leave it to others to make the value."""
+        if turn.is_locked:
+            self._unlock(turn.key)
 
     def report(self, report: dict[str, Any]) -> None:
         """Send ``report`` to the instance's writer, if there is one."""

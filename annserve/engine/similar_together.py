@@ -44,6 +44,11 @@ class SimilarTogether:
         return self._fresh.items.versions
 
     @property
+    def is_open(self) -> bool:
+        """Whether no item has to be left out: else nothing is found."""
+        return self._is_open()
+
+    @property
     def selectivity(self) -> float:
         """The share of items that are eligible: all but the one that is asked about."""
         count = len(self._fresh.items)

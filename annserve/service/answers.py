@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
 from annserve.cache.hot_keys import Asked
-from annserve.cache.shared import CacheSource, Found, Made, SharedCache
+from annserve.cache.shared import CacheSource, Found, Made, SharedCache, Turn
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import Deadline
 from annserve.domain.errors import InvalidArgumentError
@@ -25,6 +25,7 @@ from annserve.domain.tracing import current_trace
 from annserve.service import convert
 from annserve.service.attribution import attribution_token
 from annserve.service.calls import decoder, encode
+from annserve.service.similar import PlainQuestion, PlainSimilar
 from annserve.v1 import recommendation_pb2 as parts
 from annserve.v1 import recommendation_service_pb2 as messages
 
@@ -68,6 +69,16 @@ class _Plan(NamedTuple):
     stale_seconds: float
     item_ids: tuple[str, ...]
     """The items it asks about."""
+
+
+class _Begun(NamedTuple):
+    """An answer that is this worker's to make."""
+
+    data: bytes
+    question: PlainQuestion
+    plan: _Plan
+    basis: Basis
+    turn: Turn
 
 
 class Answers:
@@ -126,6 +137,47 @@ class Answers:
             return None
         self._note(method, data, plan, found)
         return _assembled(found, basis)
+
+    def together(self, method: Method, similar: PlainSimilar, requests: Sequence[bytes]) -> list[bytes | None]:
+        """Return the encoded answers to ``requests``, made at once by ``similar`` and kept as `answer` keeps them.
+
+        None for each that `answer` has to give: it is not plain, or somebody makes it already.
+        """
+        cache = self._cache
+        if cache is None or not similar.is_open:
+            return [None] * len(requests)
+        answers: dict[bytes, bytes] = {}
+        begun: list[_Begun] = []
+        for data in dict.fromkeys(requests):
+            question = similar.read(data)
+            if question is None:
+                continue
+            plan = self._plans.get((method.name, data)) or self._plan(method, data, question.query)
+            basis = None if plan is None else self._recommender.basis(plan.query)
+            if plan is None or basis is None:
+                continue
+            turn = cache.begin(plan.prefix + _encoded(basis.versions))
+            if isinstance(turn, Found):
+                self._note(method, data, plan, turn)
+                answers[data] = _assembled(turn, basis)
+            elif turn is not None:
+                begun.append(_Begun(data, question, plan, basis, turn))
+        try:
+            made = similar.made([one.question for one in begun])
+        except Exception:
+            for one in begun:
+                cache.give_up(one.turn)
+            raise
+        for (data, _, plan, basis, turn), body in zip(begun, made, strict=True):
+            if body is None:
+                cache.give_up(turn)
+                continue
+            value = _HEADER.pack(False, basis.as_of, 0) + body
+            found = cache.complete(turn, value, plan.ttl_seconds, plan.stale_seconds)
+            self._note(method, data, plan, found)
+            answers[data] = _assembled(found, basis)
+        # Whoever asks the same as another is given what that one has been given.
+        return [answers.pop(data) if data in answers else self.kept(method, data) for data in requests]
 
     def _note(self, method: Method, data: bytes, plan: _Plan, found: Found) -> None:
         # What says anything of a user is never asked for anybody else.

@@ -51,7 +51,7 @@ class RecommendationServicer:
     ) -> None:
         """Answer single requests by way of ``answers``, which keep none unless given; count calls in ``metrics``.
 
-        Where no answers are kept, ``similar`` answers what it can of the calls that come together.
+        What it can of the calls of Similar that come together, ``similar`` answers.
 
         Beyond ``calls_max`` under way calls are refused; of those answered the log has ``log_share``, 0 to 1.
         Each is told to ``traces``.
@@ -103,9 +103,11 @@ class RecommendationServicer:
 
     def _together(self, method: Method) -> Together | None:
         similar = self._similar
-        if method is not SIMILAR or similar is None or not similar.at_most or self._answers.keeps_shared:
+        if method is not SIMILAR or similar is None or not similar.at_most:
             return None
-        return self.handling.together(SERVICE_NAME, method.name, similar.at_most, similar.answers)
+        keeps = self._answers.keeps_shared
+        make = partial(self._answers.together, method, similar) if keeps else similar.answers
+        return self.handling.together(SERVICE_NAME, method.name, similar.at_most, make)
 
     def _answering(self, method: Method) -> Answering:
         async def answer(data: bytes, context: Context) -> bytes:

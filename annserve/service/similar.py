@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from google.protobuf.message import DecodeError
 
 from annserve.domain.errors import AnnserveError
-from annserve.domain.query import Answer, Options, SearchPath, Source
+from annserve.domain.query import Answer, Mode, Options, Query, SearchPath, Source
 from annserve.service import convert
 from annserve.service.attribution import SeedTokens
 from annserve.service.wire import varint
@@ -44,6 +44,11 @@ class SimilarSearch(Protocol):
         ...
 
     @property
+    def is_open(self) -> bool:
+        """Whether no item has to be left out: else there is nothing to be found here."""
+        ...
+
+    @property
     def selectivity(self) -> float:
         """The share of items that are eligible."""
         ...
@@ -64,12 +69,24 @@ class SimilarSearch(Protocol):
 class _Ending(NamedTuple):
     """What the bytes after a request's item come to."""
 
-    k: int
+    options: Options
     tokens: SeedTokens
     scores: struct.Struct
     """Packs the scores of a whole answer."""
     recommendations: bytes
     """The fields of `Recommendations` but for the results."""
+
+
+class PlainQuestion(NamedTuple):
+    """What a request that is plain asks."""
+
+    item_id: str
+    ending: _Ending
+
+    @property
+    def query(self) -> Query:
+        """The same as `convert.similar_query` makes of the request."""
+        return Query(mode=Mode.SIMILAR, item_ids=(self.item_id,), options=self.ending.options)
 
 
 class PlainSimilar:
@@ -83,34 +100,48 @@ class PlainSimilar:
         self.at_most = search.at_most(Options().k)
         """How many requests may be answered at once; 0 where none can be."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any request can be answered now."""
+        return self._search.is_open
+
+    def read(self, data: bytes) -> PlainQuestion | None:
+        """Return what a request asks; None for one that `Answers` has to answer."""
+        if len(data) < 3 or data[0] != _ITEM_IDS or data[1] >= _SHORT:
+            return None
+        end = data[1] + 2
+        ending = self._ending(data[end:])
+        if ending is None:
+            return None
+        try:
+            return PlainQuestion(data[2:end].decode(), ending)
+        except UnicodeDecodeError:
+            return None
+
     def answers(self, requests: Sequence[bytes]) -> list[bytes | None]:
         """Return the encoded answer to each request, None for one that `Answers` has to answer."""
-        if self._search.versions != self._versions:
-            self._versions = self._search.versions
-            self._endings.clear()  # They say how many items there are.
-        answers: list[bytes | None] = [None] * len(requests)
-        alike: dict[int, list[tuple[int, str, _Ending]]] = {}
-        for place, data in enumerate(requests):
-            if len(data) < 3 or data[0] != _ITEM_IDS or data[1] >= _SHORT:
-                continue
-            end = data[1] + 2
-            ending = self._ending(data[end:])
-            if ending is None:
-                continue
-            try:
-                item_id = data[2:end].decode()
-            except UnicodeDecodeError:
-                continue
-            alike.setdefault(ending.k, []).append((place, item_id, ending))
-        for k, asked in alike.items():
-            found = self._search.search([item_id for _, item_id, _ in asked], k)
-            for (place, item_id, ending), one in zip(asked, found, strict=True):
+        questions = [self.read(data) for data in requests]
+        made = iter(self.made([question for question in questions if question is not None]))
+        return [None if question is None else next(made) for question in questions]
+
+    def made(self, questions: Sequence[PlainQuestion]) -> list[bytes | None]:
+        """Return the encoded answer to each question, None for one that `Answers` has to answer."""
+        answers: list[bytes | None] = [None] * len(questions)
+        alike: dict[int, list[int]] = {}
+        for place, (_, ending) in enumerate(questions):
+            alike.setdefault(ending.options.k, []).append(place)
+        for k, places in alike.items():
+            found = self._search.search([questions[place].item_id for place in places], k)
+            for place, one in zip(places, found, strict=True):
                 # A score of 0 is not written, as protobuf has it.
                 if one is not None and all(one[1]):
-                    answers[place] = self._encoded(item_id, ending, *one)
+                    answers[place] = self._encoded(*questions[place], *one)
         return answers
 
     def _ending(self, data: bytes) -> _Ending | None:
+        if self._search.versions != self._versions:
+            self._versions = self._search.versions
+            self._endings.clear()  # They say how many items there are.
         try:
             return self._endings[data]
         except KeyError:
@@ -146,7 +177,7 @@ class PlainSimilar:
         )
         convert.write_answer(empty, response.recommendations)
         return _Ending(
-            k=k,
+            options=options,
             tokens=SeedTokens(search.snapshot_id, options),
             scores=struct.Struct(f"<{k}f"),
             recommendations=_RESULT_END + response.recommendations.SerializeToString(),
