@@ -178,6 +178,19 @@ class _Worker:
             computed.append((await self.ask(key, clients=clients, ttl=ttl, compute_ms=2.0))["computed"])
         return computed
 
+    async def make_now(self, key: str, value: str = "v", *, gives_up: bool = False) -> Any:
+        """Make the value at once, if it is this worker's turn; return what `begin` said."""
+        turn = self._cache.begin(key.encode())
+        if isinstance(turn, Found):
+            return turn.value.decode()
+        if turn is None:
+            return "not now"
+        if gives_up:
+            self._cache.give_up(turn)
+            return "given up"
+        self._cache.complete(turn, value.encode(), 60.0, 0.0)
+        return "made"
+
     async def is_locked(self, key: str) -> Any:
         """Return whether another process makes the value of ``key``."""
         locks = self._cache._locks

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,7 +32,7 @@ _LOOK_SECONDS = 0.001
 _LOOK_SECONDS_MAX = 0.005
 
 
-class CacheSource(Enum):
+class CacheSource(StrEnum):
     """Where a value came from."""
 
     NONE = "none"

@@ -132,4 +132,4 @@ class PlacementRecommender:
         name = f"{recipe.name}\0{recipe.version}\0{recipe.variant}"
         recipe_number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         hour = (hour_number(occasion.placement, self._now()),) if recipe.reads_clock else ()
-        return replace(basis, versions=(*basis.versions, *of_rules, recipe_number, *hour))
+        return basis._replace(versions=(*basis.versions, *of_rules, recipe_number, *hour))

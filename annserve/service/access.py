@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Never
+from typing import Any, Final
 
 import grpc
 
@@ -76,23 +76,25 @@ class AccessControl(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the method's own handler, or one that refuses."""
-        try:
-            self.check(handler_call_details.method, handler_call_details.invocation_metadata)
-        except AnnserveError as error:
-            return _refusing(error)
+        refusal = self.refusal(handler_call_details.method, handler_call_details.invocation_metadata)
+        if refusal is not None:
+            return grpc.unary_unary_rpc_method_handler(refusal)
         return await continuation(handler_call_details)
 
-    def guarded(self, method: str, call: Call) -> Call:
-        """Return what does as ``call``, of the method at that path, for those who may call it."""
+    def refusal(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Call | None:
+        """Return what answers a call of the method at that path that may not go on, with an error; None if it may."""
+        try:
+            self.check(method, metadata)
+        except AnnserveError as refused:
+            error = refused
+        else:
+            return None
 
-        async def guard(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:
-            try:
-                self.check(method, context.invocation_metadata() or ())
-            except AnnserveError as error:
-                await _refuse(error, context)
-            return await call(data, context, waited_seconds)
+        async def refuse(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:  # noqa: ARG001 - as it is called
+            request_id = request_id_of(context)
+            await abort(context, status_of(error, request_id), request_id)
 
-        return guard
+        return refuse
 
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Raise UnauthenticatedError, PermissionDeniedError or RateLimitedError, unless the call may go on."""
@@ -139,15 +141,3 @@ class AccessControl(grpc.aio.ServerInterceptor):
 def _scope(method: str) -> Scope | None:
     """Return what a key needs for ``method``; None where any key will do: reflection, and what there is not."""
     return next((scope for prefix, scope in _SCOPES.items() if method.startswith(prefix)), None)
-
-
-def _refusing(error: AnnserveError) -> grpc.RpcMethodHandler[Any, Any]:
-    async def refuse(_request: bytes, context: Context) -> bytes:
-        await _refuse(error, context)
-
-    return grpc.unary_unary_rpc_method_handler(refuse)
-
-
-async def _refuse(error: AnnserveError, context: Context) -> Never:
-    request_id = request_id_of(context)
-    await abort(context, status_of(error, request_id), request_id)

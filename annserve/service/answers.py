@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
@@ -41,9 +42,8 @@ _SOURCES: Final = {
     CacheSource.INSTANCE: parts.CACHE_SOURCE_INSTANCE,
 }
 
-_MADE_NOW: Final = messages.SimilarResponse(
-    serving_info=parts.ServingInfo(cache=parts.CacheUse(source=parts.CACHE_SOURCE_NONE))
-).SerializeToString()
+_TICKS_A_SECOND: Final = 100
+"""Ages are told in hundredths of a second: what is said of one answer is said of many, and written once."""
 
 Response: TypeAlias = (
     messages.SimilarResponse | messages.PersonalizeResponse | messages.RelatedResponse | messages.RecommendResponse
@@ -283,6 +283,7 @@ def write_answer(answer: Answer, query: Query, response: Response | messages.Bat
     response.serving_info.attribution_token = attribution_token(answer.snapshot_id, query, answer.placement)
 
 
+@lru_cache(maxsize=64)  # They change with the items, and are asked for by every call.
 def _encoded(versions: tuple[int, ...]) -> bytes:
     return struct.pack(f"={len(versions)}QB", *versions, min(len(versions), 255))
 
@@ -292,17 +293,25 @@ def _assembled(found: Found, basis: Basis) -> bytes:
     body = found.value[_HEADER.size + ids_bytes :]
     if is_complete:
         return body
-    if found.source is CacheSource.NONE and basis.age_seconds is None:
-        return body + _MADE_NOW
-    # The field is the same in every response; filled in place, it is not copied.
+    is_new = found.source is CacheSource.NONE
+    age = None if is_new else _ticks(time.monotonic() - found.made_at)
+    catalog_age = None if basis.age_seconds is None else _ticks(basis.age_seconds)
+    return body + _serving_info(found.source, age, catalog_age)
+
+
+def _ticks(seconds: float) -> int:
+    return int(seconds * _TICKS_A_SECOND)
+
+
+@lru_cache(maxsize=4_096)
+def _serving_info(source: CacheSource, age: int | None, catalog_age: int | None) -> bytes:
+    """Return what is said of the making of an answer, as the end of any response; ages in ticks."""
+    # The field is the same in every response.
     response = messages.SimilarResponse()
     info = response.serving_info
-    info.cache.source = _SOURCES[found.source]
-    if found.source is not CacheSource.NONE:
-        seconds = time.monotonic() - found.made_at
-        age = info.cache.age
-        age.seconds = int(seconds)
-        age.nanos = int((seconds - age.seconds) * 1e9)
-    if basis.age_seconds is not None:
-        info.catalog_age.FromNanoseconds(round(basis.age_seconds * 1e9))
-    return body + response.SerializeToString()
+    info.cache.source = _SOURCES[source]
+    if age is not None:
+        info.cache.age.FromMilliseconds(age * 1_000 // _TICKS_A_SECOND)
+    if catalog_age is not None:
+        info.catalog_age.FromMilliseconds(catalog_age * 1_000 // _TICKS_A_SECOND)
+    return response.SerializeToString()

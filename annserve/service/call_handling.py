@@ -110,7 +110,7 @@ class CallHandling:
         self, service: str, name: str, look: Callable[[bytes], bytes | None]
     ) -> Callable[[bytes, Context], bytes | None]:
         """Return what gives answers that ``look`` finds, without a task of their own; None where there is none."""
-        measure = self._metrics.meter(f"{service}/{name}")
+        measure = self._metrics.kept_meter(f"{service}/{name}")
 
         def kept(data: bytes, context: Context) -> bytes | None:
             if self._traces is not None:
@@ -119,7 +119,7 @@ class CallHandling:
             answer = look(data)
             if answer is not None:
                 seconds = time.perf_counter() - began
-                measure("OK", seconds)
+                measure(seconds)
                 if self._log.is_sampled():
                     self._log.answered(name, request_id_of(context), seconds)
             return answer

@@ -96,12 +96,8 @@ class NativeTransport:
 
     def serve(self, service: str, methods: Mapping[str, ServedMethod]) -> None:
         """Answer the methods of ``service``; see `transport.Transport.serve`."""
-        for name, served in methods.items():
-            path = f"/{service}/{name}"
-            self._paths.append(path)
-            self._methods.append(
-                served if self._access is None else ServedMethod(self._access.guarded(path, served.call))
-            )
+        self._paths += [f"/{service}/{name}" for name in methods]
+        self._methods += methods.values()
 
     def listen(self, address: str) -> int:
         """Take ``address``; see `transport.Transport.listen`."""
@@ -240,10 +236,10 @@ class NativeTransport:
         call_id = next(iter(self._waiting))
         self._begin_task(front, call_id, self._waiting.pop(call_id))
 
-    def _begin_task(self, front: NativeGrpcFront, call_id: int, waiting: _Waiting) -> None:
+    def _begin_task(self, front: NativeGrpcFront, call_id: int, waiting: _Waiting, refusal: Call | None = None) -> None:
         method, data, context, came_at = waiting
-        answering = self._answer(front, call_id, self._methods[method].call, data, context, came_at)
-        self._tasks[call_id] = self._loop.create_task(answering)
+        call = refusal or self._methods[method].call
+        self._tasks[call_id] = self._loop.create_task(self._answer(front, call_id, call, data, context, came_at))
 
     def _waited_seconds(self, came_at: float) -> float:
         # A pause of the machine is no queue.
@@ -257,14 +253,17 @@ class NativeTransport:
             return
         metadata, _, remaining = details
         context = NativeContext(front, call_id, metadata, None if remaining is None else now + remaining)
+        waiting = _Waiting(method, data, context, now)
+        refusal = None if self._access is None else self._access.refusal(self._paths[method], metadata)
+        if refusal is not None:
+            self._begin_task(front, call_id, waiting, refusal)
+            return
         _, kept, together = self._methods[method]
         answer = None if kept is None else kept(data, context)
         if answer is not None:
             front.respond(call_id, answer)
             self._answered_at = now
-            return
-        waiting = _Waiting(method, data, context, now)
-        if together is None:
+        elif together is None:
             self._begin_task(front, call_id, waiting)
         else:
             self._waiting[call_id] = waiting

@@ -773,8 +773,8 @@ class ServingInfo(_message.Message):
 
     @_builtins.property
     def catalog_age(self) -> _duration_pb2.Duration:
-        """How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-        the catalogue took no part.
+        """How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+        hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
         """
 
     @_builtins.property
@@ -822,7 +822,7 @@ class CacheUse(_message.Message):
     """Who had it."""
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
-        """How long ago the making of it began."""
+        """How long ago the making of it began, in whole hundredths of a second."""
 
     def __init__(
         self,

@@ -176,6 +176,24 @@ def test_a_stale_value_is_handed_out_at_once_while_one_worker_makes_it_anew(star
     assert sum(worker.tell(do="computed") for worker in workers) - before == 1
 
 
+def test_a_value_is_made_at_once_by_the_worker_whose_turn_it_is(start: Callable[..., CacheProcess]) -> None:
+    start("writer")
+    slow, quick = start(), start()
+    assert quick.tell(do="put", key="other", value="v") is None  # Both know the writer by now.
+    eventually(lambda: slow.tell(do="get", key="other"))
+    slow.begin(do="ask", key="k", value="slow", compute_ms=200.0)
+    eventually(lambda: quick.tell(do="is_locked", key="k"))
+
+    assert quick.tell(do="make_now", key="k") == "not now"
+    assert slow.heard()["values"] == ["slow"]
+    eventually(lambda: quick.tell(do="make_now", key="k") == "slow")
+
+    assert quick.tell(do="make_now", key="l", gives_up=True) == "given up"
+    assert quick.tell(do="make_now", key="l", value="quick") == "made"
+    eventually(lambda: slow.tell(do="make_now", key="l") == "quick")
+    eventually(lambda: not slow.tell(do="is_locked", key="l"))
+
+
 def test_another_takes_over_at_once_from_one_that_is_killed_while_it_makes_a_value(
     start: Callable[..., CacheProcess],
 ) -> None:

@@ -14,6 +14,7 @@ from admin_twins import TwinInstance
 from edge_twin import TIMEOUT_SECONDS, TwinRecommender
 from google.rpc import error_details_pb2, status_pb2
 
+from annserve.cache.shared import SharedCache
 from annserve.catalog.file_erasures import FileErasureStore
 from annserve.catalog.file_events import FileEventStore
 from annserve.domain.errors import InputError
@@ -195,6 +196,30 @@ async def test_a_key_that_is_used_too_often_waits_and_others_do_not(twin: TwinRe
     assert codes[2:] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
     assert reason_of(outcomes[2]) == "RATE_LIMITED"
     assert free == [grpc.StatusCode.OK] * 4
+
+
+async def test_keys_are_asked_for_before_kept_answers_and_once_a_call(
+    twin: TwinRecommender, tmp_path: Path, transport: TransportName
+) -> None:
+    keys = write_keys(tmp_path / "keys.yaml", entry(QUERY, "query", calls_per_second=2.0), entry(EVENTS, "events"))
+    cache = SharedCache(None)
+    settings = ServerSettings(address="127.0.0.1:0", transport=transport, security=Security(api_keys=keys))
+    server = Server(settings, twin, cache)
+    address = await server.start()
+    request = recommendation_service_pb2.SimilarRequest(item_ids=["item-0"]).SerializeToString()
+
+    outcomes = [await call(address, METHODS[0], key, request) for key in (QUERY, QUERY, None, EVENTS, QUERY)]
+    await server.stop()
+    cache.close()
+
+    assert [code_of(outcome) for outcome in outcomes] == [
+        grpc.StatusCode.OK,
+        grpc.StatusCode.OK,
+        UNAUTHENTICATED,
+        PERMISSION_DENIED,
+        grpc.StatusCode.OK,
+    ]
+    assert (cache.counts.misses, cache.counts.worker_hits) == (1, 2)
 
 
 async def test_every_call_that_is_turned_away_is_counted_by_its_reason(

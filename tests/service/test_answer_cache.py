@@ -72,7 +72,11 @@ async def test_an_equal_request_is_answered_without_the_engine(calls: Calls, ans
     assert second.serving_info.attribution_token == first.serving_info.attribution_token
     assert first.serving_info.cache == parts.CacheUse(source=parts.CACHE_SOURCE_NONE)
     assert second.serving_info.cache.source == parts.CACHE_SOURCE_WORKER
-    assert 0 < second.serving_info.cache.age.ToNanoseconds() < TIMEOUT_SECONDS * 1e9
+    assert second.serving_info.cache.HasField("age")
+    assert second.serving_info.cache.age.ToNanoseconds() < TIMEOUT_SECONDS * 1e9
+    await asyncio.sleep(0.02)
+    third = await calls("Similar", SIMILAR)
+    assert 10_000_000 <= third.serving_info.cache.age.ToNanoseconds() < TIMEOUT_SECONDS * 1e9
 
 
 @pytest.mark.parametrize(

@@ -1386,8 +1386,8 @@ type ServingInfo struct {
 	AttributionToken string `protobuf:"bytes,1,opt,name=attribution_token,json=attributionToken,proto3" json:"attribution_token,omitempty"`
 	// How long each stage took; set when the request said `explain`.
 	StageDurations []*StageDuration `protobuf:"bytes,2,rep,name=stage_durations,json=stageDurations,proto3" json:"stage_durations,omitempty"`
-	// How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-	// the catalogue took no part.
+	// How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+	// hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
 	CatalogAge *durationpb.Duration `protobuf:"bytes,3,opt,name=catalog_age,json=catalogAge,proto3" json:"catalog_age,omitempty"`
 	// What the answer had to do without; empty when all is well.
 	Degradations []Degradation `protobuf:"varint,4,rep,packed,name=degradations,proto3,enum=annserve.v1.Degradation" json:"degradations,omitempty"`
@@ -1481,7 +1481,7 @@ type CacheUse struct {
 
 	// Who had it.
 	Source CacheSource `protobuf:"varint,1,opt,name=source,proto3,enum=annserve.v1.CacheSource" json:"source,omitempty"`
-	// How long ago the making of it began.
+	// How long ago the making of it began, in whole hundredths of a second.
 	Age *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
 }
 

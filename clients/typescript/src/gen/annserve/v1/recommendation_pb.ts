@@ -624,8 +624,8 @@ export type ServingInfo = Message<"annserve.v1.ServingInfo"> & {
   stageDurations: StageDuration[];
 
   /**
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    *
    * @generated from field: google.protobuf.Duration catalog_age = 3;
    */
@@ -676,7 +676,7 @@ export type CacheUse = Message<"annserve.v1.CacheUse"> & {
   source: CacheSource;
 
   /**
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    *
    * @generated from field: google.protobuf.Duration age = 2;
    */

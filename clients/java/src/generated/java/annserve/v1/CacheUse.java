@@ -78,7 +78,7 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Duration age_;
   /**
    * <pre>
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    * </pre>
    *
    * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -90,7 +90,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    * </pre>
    *
    * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -102,7 +102,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    * </pre>
    *
    * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -552,7 +552,7 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Duration, com.google.protobuf.Duration.Builder, com.google.protobuf.DurationOrBuilder> ageBuilder_;
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -563,7 +563,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -578,7 +578,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -598,7 +598,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -616,7 +616,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -639,7 +639,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -656,7 +656,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -668,7 +668,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -683,7 +683,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long ago the making of it began.
+     * How long ago the making of it began, in whole hundredths of a second.
      * </pre>
      *
      * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>

@@ -28,7 +28,7 @@ public interface CacheUseOrBuilder extends
 
   /**
    * <pre>
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    * </pre>
    *
    * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -37,7 +37,7 @@ public interface CacheUseOrBuilder extends
   boolean hasAge();
   /**
    * <pre>
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    * </pre>
    *
    * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>
@@ -46,7 +46,7 @@ public interface CacheUseOrBuilder extends
   com.google.protobuf.Duration getAge();
   /**
    * <pre>
-   * How long ago the making of it began.
+   * How long ago the making of it began, in whole hundredths of a second.
    * </pre>
    *
    * <code>.google.protobuf.Duration age = 2 [json_name = "age"];</code>

@@ -164,8 +164,8 @@ private static final long serialVersionUID = 0L;
   private com.google.protobuf.Duration catalogAge_;
   /**
    * <pre>
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -177,8 +177,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -190,8 +190,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1342,8 +1342,8 @@ private static final long serialVersionUID = 0L;
         com.google.protobuf.Duration, com.google.protobuf.Duration.Builder, com.google.protobuf.DurationOrBuilder> catalogAgeBuilder_;
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1354,8 +1354,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1370,8 +1370,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1391,8 +1391,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1410,8 +1410,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1434,8 +1434,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1452,8 +1452,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1465,8 +1465,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1481,8 +1481,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-     * the catalogue took no part.
+     * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>

@@ -75,8 +75,8 @@ public interface ServingInfoOrBuilder extends
 
   /**
    * <pre>
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -85,8 +85,8 @@ public interface ServingInfoOrBuilder extends
   boolean hasCatalogAge();
   /**
    * <pre>
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -95,8 +95,8 @@ public interface ServingInfoOrBuilder extends
   com.google.protobuf.Duration getCatalogAge();
   /**
    * <pre>
-   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out. Unset where
-   * the catalogue took no part.
+   * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
+   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
