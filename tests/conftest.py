@@ -6,6 +6,7 @@ One BLAS thread, set before NumPy is imported: as a server runs, and as `implici
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Instances started by tests take free ports, and the room they need.
 os.environ["ANNSERVE_OPS_ADDRESS"] = os.environ["ANNSERVE_ADMIN_ADDRESS"] = "127.0.0.1:0"
 os.environ["ANNSERVE_SHARED_CACHE_BYTES"] = str(8 << 20)
+# What a script runs in the background is deaf to Ctrl-C, and so would be all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
