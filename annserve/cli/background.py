@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -12,16 +11,19 @@ from typing import Final, TypeVar
 NICENESS: Final = 5
 """Of what gets about a third of the share of a thread that answers calls."""
 
+SEARCHING_NICENESS: Final = 10
+"""Of threads that search: a tenth of that share, or calls wait behind them that need no thread, or none any more."""
+
 LOADING_NICENESS: Final = 10
-"""Of loading: a tenth of that share."""
+"""Of loading: as much."""
 
 _Result = TypeVar("_Result")
 
 
-def stand_back(niceness: int = NICENESS) -> None:
-    """Make this thread, and those that it starts, wait for others from now on."""
+def stand_back(niceness: int) -> None:
+    """Make this thread, and those that it starts, wait for others of its process from now on."""
     if sys.platform == "linux":  # Elsewhere a thread has no niceness of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        os.nice(niceness)
 
 
 def in_background(call: Callable[[], _Result], niceness: int) -> _Result:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
 from annserve.cache.shared import SharedCache
-from annserve.cli.background import stand_back
+from annserve.cli.background import SEARCHING_NICENESS, stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
@@ -122,7 +122,9 @@ async def opened_service(
         placements: Returns the placements that there are now; none, unless given.
     """
     # The event loop goes first: whoever refuses, or answers at once, is quick.
-    executor = ThreadPoolExecutor(settings.executor_threads, "annserve-search", initializer=stand_back)
+    executor = ThreadPoolExecutor(
+        settings.executor_threads, "annserve-search", initializer=stand_back, initargs=(SEARCHING_NICENESS,)
+    )
     fresh = FreshState(snapshot)
     erased = ErasedUsers()
     recommender = SnapshotRecommender(snapshot, fresh, erased)
