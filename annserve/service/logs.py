@@ -83,7 +83,8 @@ class RateLimit(logging.Filter):
         now = time.monotonic()
         began_at, count = self._seen.get(event, (now, 0))
         if now - began_at >= 1.0:
-            record.suppressed = max(count - self._per_second, 0) or None
+            if count > self._per_second:
+                record.suppressed = count - self._per_second
             began_at, count = now, 0
         self._seen[event] = (began_at, count + 1)
         return count < self._per_second

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 from edge_twin import Calls, TwinRecommender
 
-from annserve.domain.errors import UnknownItemError
+from annserve.domain.errors import OverloadedError, UnknownItemError
+from annserve.service.call_log import CallLog
 from annserve.service.logs import EVENTS_PER_SECOND, QUEUED_MAX, configure_logs
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
@@ -129,6 +131,26 @@ def test_an_event_is_written_so_often_a_second_and_then_says_how_often_it_was_no
     messages_ = [line["message"] for line in lines(written)]
     assert messages_ == [f"again {number}" for number in range(EVENTS_PER_SECOND)] + ["something else", "again 50"]
     assert lines(written)[-1]["suppressed"] == 50 - EVENTS_PER_SECOND
+
+
+def test_calls_turned_away_are_written_of_ten_times_a_second_with_how_many_were_not(
+    written: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = Mock(wraps=logging.getLogRecordFactory())
+    monkeypatch.setattr(logging, "_logRecordFactory", made)
+    log = CallLog("snapshot-7")
+    for _ in range(2):
+        for _ in range(100):
+            log.overloaded("Similar", 0.001, OverloadedError(OverloadedError.THREADS))
+        now += 1.5
+
+    first, second = lines(written)
+    assert (first["event"], first["reason"], first["method"]) == ("call_overloaded", "OVERLOADED", "Similar")
+    assert ("suppressed" in first, second["suppressed"]) == (False, 99)
+    # Making a record is what costs.
+    assert made.call_count == 2
 
 
 def test_nobody_waits_for_a_standard_error_that_takes_nothing() -> None:
