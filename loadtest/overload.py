@@ -6,6 +6,9 @@ can answer; then calls come at 0.8, 2, 4 and 10 times that rate, at random momen
 Fails unless, of what it could answer, it answers 90, 80 and 60 % in time, the slowest of what it answers takes at most
 twice as long as at 0.8, it refuses within 20 ms, and 2 s after the last of it things are as before.
 
+The generator has another processor. How much of the time it could not have it, because of others, is
+``generator_waited``: where that is no small part, latencies are not the server's alone.
+
     .venv/bin/python loadtest/overload.py [--transport grpcio] [--seconds 5] [--rounds 3] [--json]
 """
 
@@ -22,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,20 +135,32 @@ async def measured(address: str, arguments: argparse.Namespace) -> list[dict[str
     calls = itertools.repeat(Call(METHOD, request.SerializeToString()))
     random = np.random.default_rng(0)
     await keep_busy(connections[:2], calls, 1, 1.0)
-    few = await keep_busy(connections[:4], calls, 1, arguments.seconds)
+    few, waited = await timed(keep_busy(connections[:4], calls, 1, arguments.seconds))
     capacity = few.statuses.count(OK) / arguments.seconds
-    rows = [row("4 in flight", few, arguments.seconds, capacity)]
+    rows = [row("4 in flight", few, arguments.seconds, capacity, waited)]
     for times in (0.8, *WANTED, 0.8):
         moments = moments_of(times * capacity, arguments.seconds, random)
-        outcomes = await send_at(connections, calls, moments)
-        rows.append(row(f"{times:g} x", outcomes, arguments.seconds, capacity))
+        outcomes, waited = await timed(send_at(connections, calls, moments))
+        rows.append(row(f"{times:g} x", outcomes, arguments.seconds, capacity, waited))
         await asyncio.sleep(2.0 if times == 10 else 0.5)
     for connection in connections:
         connection.close()
     return rows
 
 
-def row(load: str, outcomes: Outcomes, seconds: float, capacity: float) -> dict[str, Any]:
+async def timed(run: Awaitable[Outcomes]) -> tuple[Outcomes, float]:
+    """Return what ``run`` does, and for how much of its time this thread was ready and had no processor."""
+    began_at, waited_before = time.monotonic(), _waited_seconds()
+    outcomes = await run
+    return outcomes, (_waited_seconds() - waited_before) / (time.monotonic() - began_at)
+
+
+def _waited_seconds() -> float:
+    _, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    return int(waited_ns) / 1e9
+
+
+def row(load: str, outcomes: Outcomes, seconds: float, capacity: float, waited: float) -> dict[str, Any]:
     """Return what ``outcomes`` come to."""
     statuses, milliseconds = np.array(outcomes.statuses), np.array(outcomes.seconds) * 1e3
     answered, refused = milliseconds[statuses == OK], milliseconds[(statuses == UNAVAILABLE) | (statuses == CANCELLED)]
@@ -162,6 +177,7 @@ def row(load: str, outcomes: Outcomes, seconds: float, capacity: float) -> dict[
         "refused_p99_ms": _percentile(refused, 99),
         "late": late,
         "other": len(statuses) - len(answered) - len(refused) - late,
+        "generator_waited": round(waited, 2),
     }
 
 
