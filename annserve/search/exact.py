@@ -12,7 +12,9 @@ CHUNK_ROWS = 1 << 16
 """Rows scored between two looks at the deadline: 1 to 2 ms of work at 64 dimensions."""
 
 _QUERY_BLOCK = 64
-_SAMPLE_SIZE = 4096
+_GROUPS_MIN = 256
+_SORTED_BEYOND = 64
+"""So few scores too many are sorted in the time it takes to leave them out."""
 
 
 def top_k(scores: Scores, k: int) -> tuple[Rows, Scores]:
@@ -28,15 +30,18 @@ def top_k(scores: Scores, k: int) -> tuple[Rows, Scores]:
     k = min(k, len(scores))
     if k == 0:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    sample = scores[:: max(1, len(scores) // _SAMPLE_SIZE)]
-    if k < len(sample) < len(scores):
-        # The k-th best of a sample is no better than the k-th best of all: one comparison drops nearly every row.
-        rows = np.flatnonzero(scores >= _kth_best(sample, k))
+    # Of the largest scores of groups, the k-th best is no better than the k-th best of all: one comparison drops nearly
+    # every row. Each group takes rows from everywhere, since rows that lie together may be alike.
+    group_size = len(scores) // max(4 * k, _GROUPS_MIN)
+    if group_size > 1:
+        group_count = len(scores) // group_size
+        largest = scores[: group_size * group_count].reshape(group_size, group_count).max(axis=0)
+        rows = (scores >= _kth_best(largest, k)).nonzero()[0]
         scores = scores[rows]
     else:
         rows = np.arange(len(scores))
-    if k < len(scores):
-        kept = np.flatnonzero(scores >= _kth_best(scores, k))
+    if len(scores) > k + _SORTED_BEYOND:
+        kept = (scores >= _kth_best(scores, k)).nonzero()[0]
         rows, scores = rows[kept], scores[kept]
     # Rows ascend here and the sort is stable, so ties stay in order of row.
     order = (-scores).argsort(kind="stable")[:k]

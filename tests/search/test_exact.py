@@ -35,11 +35,45 @@ def test_top_k_of_many_scores_keeps_order_and_ties(k: int, distinct: int) -> Non
     assert top_k(scores, k)[0].tolist() == np.argsort(-scores, kind="stable")[:k].tolist()
 
 
-def test_top_k_finds_the_best_where_a_strided_sample_sees_only_the_worst() -> None:
-    scores = np.zeros(40_000, np.float32)
-    scores[1::9] = np.arange(len(scores[1::9]))
+@given(
+    scores=arrays(np.float32, st.integers(0, 200), elements=st.integers(0, 30).map(float)),
+    k=st.integers(1, 20),
+)
+def test_top_k_by_groups_is_the_same_sort(scores: Scores, k: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "_GROUPS_MIN", 8)
+        patch.setattr(exact, "_SORTED_BEYOND", 0)
 
-    assert top_k(scores, 3)[1].tolist() == [4444, 4443, 4442]
+        rows, best = top_k(scores, k)
+
+    expected = np.argsort(-scores, kind="stable")[:k]
+    assert rows.tolist() == expected.tolist()
+    assert best.tolist() == scores[expected].tolist()
+
+
+def test_top_k_finds_the_best_where_one_group_has_them_and_where_none_does() -> None:
+    group_count = 40_000 // (40_000 // exact._GROUPS_MIN)
+    of_one_group = np.arange(3, 40_000, group_count)
+    scores = np.zeros(40_000, np.float32)
+    scores[of_one_group] = of_one_group
+    scores[-1] = 50_000.0  # Behind the last whole row of groups.
+
+    assert top_k(scores, 3)[0].tolist() == [39_999, *of_one_group[:-3:-1].tolist()]
+
+
+def test_top_k_of_many_scores_puts_few_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    kth_best = exact._kth_best
+
+    def counted(scores: Scores, k: int) -> np.float32:
+        sizes.append(len(scores))
+        return kth_best(scores, k)
+
+    monkeypatch.setattr(exact, "_kth_best", counted)
+
+    top_k(np.random.default_rng(0).random(18_000, np.float32), 200)
+
+    assert sum(sizes) <= 5 * 200
 
 
 @pytest.mark.parametrize("space", list(Space))
