@@ -258,25 +258,22 @@ class SpaceIndex:
     def _by_scan(
         self, query: Vectors, k: int, restriction: Restriction | None, excluded: Rows | None, deadline: Deadline
     ) -> _Found:
-        if restriction is None:
+        if restriction is None or not self._planner.gathers(restriction):
             scores = exact_scores(self.points, query, deadline=deadline)
+            if restriction is not None:
+                np.minimum(scores, restriction.ceilings, out=scores)
             if excluded is not None:
                 scores[excluded] = -np.inf
             return top_k(scores, k)
-        scores = self._restricted_scores(query, restriction, deadline)
+        gathered = self._planner.selection(restriction).gather(self.points, restriction.rows)
+        if gathered is not None:
+            scores = exact_scores(gathered, query, deadline=deadline)
+        else:
+            scores = exact_scores(self.points, query, restriction.rows, deadline=deadline)
         if excluded is not None:
             scores[restriction.positions(excluded)] = -np.inf
         positions, scores = top_k(scores, k)
         return restriction.rows[positions], scores
-
-    def _restricted_scores(self, query: Vectors, restriction: Restriction, deadline: Deadline) -> Scores:
-        """Return the scores of the allowed rows, in their order, by the cheaper of the two ways."""
-        if not self._planner.gathers(restriction):
-            return exact_scores(self.points, query, deadline=deadline)[restriction.rows]
-        gathered = self._planner.selection(restriction).gather(self.points, restriction.rows)
-        if gathered is not None:
-            return exact_scores(gathered, query, deadline=deadline)
-        return exact_scores(self.points, query, restriction.rows, deadline=deadline)
 
     def _checked_query(self, query: Vectors) -> Vectors:
         query = checked_queries(query, self.dimension)

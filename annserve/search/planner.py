@@ -95,7 +95,7 @@ class Planner:
         return min(everything, self._cost.gather(len(restriction)))
 
     def gathers(self, restriction: Restriction) -> bool:
-        """Return whether scoring the allowed rows alone beats scoring all and picking those."""
+        """Return whether scoring the allowed rows alone beats scoring all and striking the others."""
         gathered = self.selection(restriction).gathered is not None
         return gathered or self._cost.gather(len(restriction)) < self._cost.scan(self._count)
 

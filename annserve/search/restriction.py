@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from annserve.domain.arrays import Rows
+from annserve.domain.arrays import Rows, Scores
 from annserve.domain.errors import InvalidArgumentError
 from annserve.search.bands import Level
 from annserve.search.points import Points
@@ -71,6 +71,13 @@ class Restriction:
     def rows(self) -> Rows:
         """``(len(self),)``: the allowed rows, ascending."""
         return np.frombuffer(self.bitmap.to_array(), np.uint32).astype(np.int64)
+
+    @cached_property
+    def ceilings(self) -> Scores:
+        """``(count,)``: what a score may be at most: anything for the allowed rows, minus infinity for the others."""
+        ceilings = np.full(self.count, -np.inf, np.float32)
+        ceilings[self.rows] = np.inf
+        return ceilings
 
     def succeeded_by(self, bitmap: BitMap) -> Restriction:
         """Return the restriction to ``bitmap``, which differs from this one in few rows, with what was learned here."""

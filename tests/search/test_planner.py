@@ -113,7 +113,7 @@ def test_the_worst_is_every_attempt_and_a_scan_where_it_is_likely() -> None:
     assert plan.worst_us(193, None, 0, 0) == COUNT
 
 
-def test_few_rows_are_gathered_and_many_picked_from_a_scan_of_all() -> None:
+def test_few_rows_are_gathered_and_many_scanned_with_all() -> None:
     plan = planner(scan_us_per_row=0.01)
 
     assert plan.gathers(Restriction(np.arange(100), COUNT))

@@ -24,6 +24,17 @@ def test_rows_are_sorted_and_unique_and_the_bitmap_says_the_same(rows: list[int]
     assert len(restriction) == len(set(rows))
 
 
+@given(rows=ROWS)
+def test_ceilings_change_no_score_of_an_allowed_row_and_leave_none_to_others(rows: list[int]) -> None:
+    scores = np.resize(np.array([-0.0, 0.0, -np.inf, np.inf, 1.5, -1.5], np.float32), 30)
+
+    found = np.minimum(scores, Restriction(rows, 30).ceilings)
+
+    allowed = np.isin(np.arange(30), rows)
+    assert found[allowed].tobytes() == scores[allowed].tobytes()
+    assert np.isneginf(found[~allowed]).all()
+
+
 @given(rows=ROWS, others=st.lists(st.integers(0, 29), unique=True))
 def test_positions_are_those_of_the_allowed_ones_only(rows: list[int], others: list[int]) -> None:
     restriction = Restriction(rows, 30)

@@ -154,6 +154,21 @@ def test_exact_search_is_exact_and_orders_ties_by_row() -> None:
     assert result.rows.tolist() == [1, 3, 0, 2]
 
 
+@pytest.mark.parametrize("k", [1, 10, 200])
+def test_a_scan_of_all_rows_gives_what_picking_the_allowed_ones_from_it_gives(affinity: Built, k: int) -> None:
+    index = SpaceIndex(affinity.points, cost=CostModel(gather_us_per_row=1.0))
+    allowed, excluded = np.flatnonzero(np.arange(COUNT) % 10), np.array([3, 7, 20, 21])
+    restriction = Restriction(allowed, COUNT)
+    left = np.setdiff1d(allowed, excluded)
+
+    for query in affinity.queries:
+        result = index.search(query, k, restriction=restriction, excluded=excluded)
+
+        places, scores = exact.top_k(index.points.scores(query)[left], k)
+        assert result.rows.tolist() == left[places].tolist()
+        assert result.scores.tobytes() == scores.tobytes()
+
+
 def test_asking_for_exact_search_gets_it(built: Built) -> None:
     result = built.index().search(built.queries[0], 10, exact=True)
 
