@@ -13,7 +13,7 @@ the caps allow at that place, so diversity looks at what is shown and at nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from annserve.domain.arrays import Rows, Scores, Vectors
@@ -36,8 +36,9 @@ class Candidates:
     """Shape ``(n,)``, without repeats."""
     scores: Scores
     """Shape ``(n,)``, exact and finite. Equal ones stay in the order given."""
-    vectors: Vectors
-    """Bare item vectors of length 1, or 0 where an item has none; shape ``(n, d)``, or ``(n, 0)`` without diversity."""
+    vectors: Callable[[Rows], Vectors]
+    """Returns the bare item vectors, each of length 1, of candidates at given positions, in a new array; only asked for
+    diversity."""
     weights: Mapping[str, Scores]
     """By rule, in order of application: a factor of at least 0 each, 1 where the rule does not hold."""
     values: Mapping[str, Sequence[tuple[Scalar, ...]]]
@@ -106,7 +107,7 @@ def _empty_page(candidates: Candidates, recipe: Recipe, order: Rows, scores: Sco
     caps = [Crowding(cap, candidates.values[cap.name], numbered) for cap in recipe.caps]
     variety = None
     if recipe.diversity:
-        variety = Variety(scores[order], candidates.vectors.take(order, axis=0), recipe.diversity)
+        variety = Variety(scores[order], candidates.vectors(order), recipe.diversity)
     return Page(candidates.is_fresh[order], variety, caps, account)
 
 

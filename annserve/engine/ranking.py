@@ -48,10 +48,12 @@ class Ranking:
     units: KeptUnitVectors | None = None
     """The unit vectors of `rows` as they were found, where they are kept with them."""
 
-    def unit_vectors(self) -> Vectors:
-        """Return the unit vectors of `rows` as they are now; not to be modified."""
-        units = self.units
-        return unit_vectors(self.items, self.rows) if units is None or units.rows is not self.rows else units.all()
+    def unit_vectors(self, places: Rows) -> Vectors:
+        """Return the unit vectors of those of `rows`, as they are now, that are at ``places``."""
+        units, rows = self.units, self.rows
+        if units is None or units.rows is not rows:
+            return unit_vectors(self.items, rows[places])
+        return units.all().take(places, axis=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

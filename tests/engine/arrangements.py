@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from annserve.domain.arrays import Vectors
+from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.filter import Field, FieldType, Scalar
 from annserve.domain.query import Mode
 from annserve.engine.arrangement import Arranged, Candidates, arrange
@@ -60,11 +60,15 @@ def candidates_of(
     return Candidates(
         rows=np.arange(len(scores), dtype=np.int64),
         scores=np.array(scores, np.float32),
-        vectors=np.empty((len(scores), 0), np.float32) if vectors is None else vectors,
+        vectors=no_vectors if vectors is None else lambda positions: vectors[positions],
         weights={rule: np.array(weight, np.float32) for rule, weight in (weights or {}).items()},
         values=values or {},
         is_fresh=np.isin(np.arange(len(scores)), fresh),
     )
+
+
+def no_vectors(positions: Rows) -> Vectors:
+    raise AssertionError(f"without diversity no vector is needed, asked for {positions.tolist()}")
 
 
 def cap(number: int, *, at_most: int, window: int = 0) -> Cap:

@@ -4,10 +4,22 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from arrangements import Case, candidates_of, cap, cases, crowded, pin, recipe_of, slowly_arranged, units
+from arrangements import (
+    Case,
+    candidates_of,
+    cap,
+    cases,
+    crowded,
+    no_vectors,
+    pin,
+    recipe_of,
+    slowly_arranged,
+    units,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annserve.domain.arrays import Rows, Vectors
 from annserve.domain.query import RuleEffect
 from annserve.engine.arrangement import Arranged, arrange
 from annserve.engine.order.weights import weighted_scores
@@ -94,7 +106,8 @@ def test_each_row_adds_the_most_to_those_above_of_all_whom_caps_allow(case: Case
     kept, shown = case.kept, arranged.positions.tolist()
     spread = np.ptp(scores[kept]) if kept else 0.0
     relevance = (scores - scores[kept].min()) / spread if spread else np.zeros(len(scores))
-    cosines = case.candidates.vectors.astype(np.float64) @ case.candidates.vectors.T
+    vectors = case.candidates.vectors(np.arange(len(case.candidates.rows)))
+    cosines = vectors.astype(np.float64) @ vectors.T
     ahead = {at: shown[at] for at in arranged.pinned}
     has_released = len(arranged.pinned) < len(case.pins)
 
@@ -124,9 +137,22 @@ def test_without_rules_the_order_is_that_of_the_scores_and_equal_ones_stay(case:
 
 @given(case=cases(diversities=OFF))
 def test_a_diversity_of_0_reads_no_vector(case: Case) -> None:
-    blind = replace(case.candidates, vectors=np.empty((len(case.candidates.scores), 0), np.float32))
+    blind = replace(case.candidates, vectors=no_vectors)
 
     assert replace(case, candidates=blind).arranged().positions.tobytes() == case.arranged().positions.tobytes()
+
+
+def test_diversity_reads_the_vectors_of_those_that_weights_leave_best_first() -> None:
+    asked: list[list[int]] = []
+
+    def vectors(positions: Rows) -> Vectors:
+        asked.append(positions.tolist())
+        return np.eye(4, dtype=np.float32)[positions]
+
+    candidates = replace(candidates_of([1, 4, 3, 2], weights={"boosts[0]": [1, 1, 0, 1]}), vectors=vectors)
+
+    assert arrange(candidates, recipe_of(diversity=0.5), 4, (), 0).positions.tolist() == [1, 3, 0]
+    assert asked == [[1, 3, 0]]
 
 
 @given(count=st.integers(1, 14), seed=st.integers(0, 99), k=st.integers(1, 14))
@@ -304,7 +330,8 @@ def test_a_pin_whose_rank_the_answer_does_not_reach_is_a_candidate_like_any_othe
 def test_nothing_is_made_of_nothing() -> None:
     recipe = recipe_of(diversity=0.5, caps=(cap(0, at_most=1),), exploration_share=0.5)
 
-    arranged = arrange(candidates_of([], values={"caps[0]": []}), recipe, 10, (), 0, explain=True)
+    nobody = candidates_of([], vectors=np.empty((0, 2), np.float32), values={"caps[0]": []})
+    arranged = arrange(nobody, recipe, 10, (), 0, explain=True)
 
     assert (len(arranged.positions), len(arranged.scores), arranged.effects, arranged.taken_by_rules) == (0, 0, [], 0)
 

@@ -22,12 +22,13 @@ class Variety:
 
         Args:
             scores: Shape ``(n,)``, finite.
-            vectors: Shape ``(n, d)``, each of length 1. Not modified.
+            vectors: Shape ``(n, d)``, each of length 1. Taken over: they are scaled in place.
             diversity: 0 to 1.
         """
         self._relevance: Scores = np.float32(1.0 - diversity) * _scaled(scores)
         # With its root in both factors, a product of two rows is the diversity times their cosine.
-        self._vectors: Vectors = vectors * np.float32(math.sqrt(diversity))
+        vectors *= np.float32(math.sqrt(diversity))
+        self._vectors = vectors
         self._is_any_placed = False
         self._gains: Scores = self._relevance
         self._taken: Scores = np.zeros_like(self._relevance)

@@ -36,7 +36,7 @@ def ordered(
         Candidates(
             rows=rows,
             scores=ranking.scores,
-            vectors=ranking.unit_vectors() if recipe.diversity else np.empty((len(rows), 0), np.float32),
+            vectors=ranking.unit_vectors,
             weights=rules.weights,
             values=rules.values,
             is_fresh=rows >= items.row_count,
