@@ -61,7 +61,7 @@ class SpaceIndex:
             points: At least one.
             graph: Built on these points.
             bands: What `measure_bands` said of that graph.
-            cost: Measured here, in a few milliseconds, when not given.
+            cost: Measured here, in a few hundredths of a second, when not given.
             recall_target: The share of the exact top k that must be expected of the graph before it is used.
 
         Raises:
