@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 
@@ -44,6 +44,8 @@ HistoriesOption = Annotated[
 ]
 DemoOption = Annotated[bool, typer.Option("--demo", help="Use the bundled data and its fields.")]
 
+MONGODB_SCHEMES: Final = ("mongodb://", "mongodb+srv://")
+
 _UNDECLARED = (
     "MongoDB says nothing of its fields: declare them in a YAML file, --catalog-config "
     "(docs/configuration.md has an example)"
@@ -66,7 +68,7 @@ class CatalogSource:
     @property
     def is_mongodb(self) -> bool:
         """Whether it is a MongoDB server."""
-        return self.address.startswith(("mongodb://", "mongodb+srv://"))
+        return self.address.startswith(MONGODB_SCHEMES)
 
     def __str__(self) -> str:
         """Return what may be shown of it: never a password."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from setproctitle import setproctitle
 
+from annserve.cli.options import settings
 from annserve.service.logs import configure_logs
 from annserve.settings import Settings
 from annserve.supervisor.orders import FLAG, KeeperOrders
@@ -19,7 +20,8 @@ def begun(kind: type[Orders], name: str) -> tuple[Orders, Settings]:
     if len(sys.argv) != 3 or sys.argv[1] != FLAG:
         sys.exit(f"annserve's {name} is started by `annserve serve`, not by hand")
     setproctitle(f"annserve: {name}")
-    settings = Settings()
+    # Kept for whoever asks next, in a worker too.
+    known = settings()
     # A loader has no threads: it forks.
-    configure_logs(name, settings.log_level, settings.log_format, in_thread=name == "keeper")
-    return kind.of(sys.argv[2]), settings
+    configure_logs(name, known.log_level, known.log_format, in_thread=name == "keeper")
+    return kind.of(sys.argv[2]), known

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
 from annserve.cache.shared import SharedCache
-from annserve.cli.background import SEARCHING_NICENESS, stand_back
+from annserve.cli.background import NICENESS, SEARCHING_NICENESS, in_background, stand_back
 from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
@@ -129,7 +129,7 @@ async def opened_service(
     erased = ErasedUsers()
     recommender = SnapshotRecommender(snapshot, fresh, erased)
     workbench = Workbench(executor, settings.executor_threads, waited=(metrics or Metrics()).thread_wait)
-    store = None if source is None else source.open()
+    store = None if source is None else _opened(source)
     users = _users_of(settings, source, store, erased)
 
     def placed(inner: PlainQuestions) -> Recommender:
@@ -157,6 +157,11 @@ async def opened_service(
                 yield Served(recommender=placed(opened), events=events, similar=similar)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _opened(source: CatalogSource) -> CatalogStore:
+    """Open ``source``. A file is read whole, which whoever answers calls on the same processors should not feel."""
+    return source.open() if source.is_mongodb else in_background(source.open, NICENESS)
 
 
 def _users_of(

@@ -1,4 +1,4 @@
-"""What a worker is made of; imported after the fork."""
+"""What a worker is made of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from annserve import __version__
 from annserve.cache.shared import SharedCache
 from annserve.cli.catalog_source import catalog_source
 from annserve.cli.composition import KeeperPlace, opened_service
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 def _traces(settings: Settings, slot: int) -> Traces | None:
     if not settings.traces:
         return None
+    from annserve import __version__
     from annserve.service.traces import Traces
 
     return Traces(__version__, f"{socket.gethostname()}:{slot}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 
 from annserve.cli.background import LOADING_NICENESS, in_background
 from annserve.cli.child_program import begun
-from annserve.cli.working import work
+from annserve.cli.working import import_parts, work
 from annserve.domain.errors import AnnserveError, SnapshotRefusedError
+from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot, load_current, load_snapshot
 from annserve.snapshot.store import SnapshotStore
 from annserve.supervisor.cgroups import cgroup_limits
@@ -18,18 +21,19 @@ from annserve.supervisor.loader import Loader, LoadRefusedError
 from annserve.supervisor.messages import Message
 from annserve.supervisor.orders import LoaderOrders
 
+SnapshotLoader: TypeAlias = Loader[Snapshot]
+
 _HEADROOM = 1.25
 """What loading takes beyond the size of the files, at most: graphs are copied into memory, ids and vectors mapped."""
 
 
-def main() -> None:
-    """Be a loader until the supervisor has it end."""
+def snapshot_loader() -> SnapshotLoader:
+    """Return the loader that this process is to be."""
     orders, settings = begun(LoaderOrders, "loader")
 
     def load(orders: LoaderOrders) -> tuple[Snapshot, Message]:
-        store = SnapshotStore(settings.snapshots)
         # The workers of another snapshot may be answering meanwhile.
-        snapshot = in_background(lambda: _loaded(store, orders.snapshot_id), LOADING_NICENESS)
+        snapshot = in_background(lambda: _prepared(settings, orders.snapshot_id), LOADING_NICENESS)
         report = {
             "snapshot_id": snapshot.id,
             "items": len(snapshot.items),
@@ -38,7 +42,15 @@ def main() -> None:
         }
         return snapshot, report
 
-    sys.exit(Loader(orders, load, lambda snapshot, post: work(snapshot, post, settings)).run())
+    return Loader(orders, load, lambda snapshot, post: work(snapshot, post, settings))
+
+
+def _prepared(settings: Settings, snapshot_id: str | None) -> Snapshot:
+    snapshot = _loaded(SnapshotStore(settings.snapshots), snapshot_id)
+    import_parts(settings)
+    # What is here now is shared, and is looked through once, here.
+    gc.collect()
+    return snapshot
 
 
 def _loaded(store: SnapshotStore, snapshot_id: str | None) -> Snapshot:

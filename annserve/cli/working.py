@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import faulthandler
-import os
+import importlib
 import sys
-from collections.abc import Callable
+from importlib.util import find_spec
 
 from setproctitle import setproctitle
 
-from annserve.cli.background import NICENESS, in_background
+from annserve.cli.catalog_source import MONGODB_SCHEMES
+from annserve.cli.serving_worker import serve_worker
 from annserve.domain.errors import AnnserveError
 from annserve.settings import Settings
 from annserve.snapshot.snapshot import Snapshot
 from annserve.supervisor.loader import Post
 
 
-def _imported() -> Callable[[Snapshot, Post, Settings], None]:
-    # Only after the fork: grpc and pymongo have threads, which none carries over.
-    from annserve.cli.serving_worker import serve_worker
-
-    return serve_worker
+def import_parts(settings: Settings) -> None:
+    """Import what ``settings`` make a worker consist of besides."""
+    if settings.catalog is not None:
+        is_mongodb = settings.catalog.get_secret_value().startswith(MONGODB_SCHEMES)
+        importlib.import_module(f"annserve.catalog.{'mongo' if is_mongodb else 'file'}_store")
+    if settings.transport != "grpcio" and find_spec("pygrpc_native") is not None:
+        importlib.import_module("annserve.service.native_transport")
+    if settings.traces:
+        importlib.import_module("annserve.service.traces")
 
 
 def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
@@ -28,10 +33,6 @@ def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     setproctitle(f"annserve: worker {post.slot}, {snapshot.id}")
     # One that hangs is told to abort, and says where it hung.
     faulthandler.enable()
-    # The worker forks nobody; grpc's own handling of forks costs a lock a call.
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    # Others may be answering calls on the same processors: half a second of imports is more than they should feel.
-    serve_worker = in_background(_imported, NICENESS)
     try:
         serve_worker(snapshot, post, settings)
     except (AnnserveError, OSError) as error:

@@ -66,7 +66,7 @@ class Loader(Generic[Held]):
         Args:
             orders: What the supervisor wants.
             load: Returns what workers share, and what to report of it: ``snapshot_id``, and whatever else is worth
-                knowing. It raises LoadRefusedError.
+                knowing; leaves no garbage, which would never be collected. It raises LoadRefusedError.
             work: What a worker does, in a process of its own, until it is told to leave.
         """
         self._orders = orders
@@ -91,7 +91,6 @@ class Loader(Generic[Held]):
             self._tell({"event": "refused", "reason": refusal.reason, "problem": shortened(str(refusal))})
             return 1
         # What is here now is shared: the collector must not touch its pages in every worker, and so copy them.
-        gc.collect()
         gc.freeze()
         die_with_parent(wanted=False)
         self._tell({"event": "loaded", **report, "seconds": time.monotonic() - started})
