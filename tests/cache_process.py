@@ -110,6 +110,7 @@ def _write(folder: Path, bytes_max: int) -> None:
 
 class _Worker:
     def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
         self._cache = SharedCache(folder)
         self._computed = 0
 
@@ -178,8 +179,14 @@ class _Worker:
             computed.append((await self.ask(key, clients=clients, ttl=ttl, compute_ms=2.0))["computed"])
         return computed
 
-    async def make_now(self, key: str, value: str = "v", *, gives_up: bool = False) -> Any:
-        """Make the value at once, if it is this worker's turn; return what `begin` said."""
+    async def make_now(self, key: str, value: str = "v", *, gives_up: bool = False, again: bool = False) -> Any:
+        """Make the value at once, if it is this worker's turn; return what `begin` said.
+
+        Asked ``again`` at once, whether the lock is kept still as well.
+        """
+        if again:
+            said = [await self.make_now(key, value), await self.make_now(key, value)]
+            return [*said, key.encode() in self._cache._unseen and _is_locked_elsewhere(self._folder, key)]
         turn = self._cache.begin(key.encode())
         if isinstance(turn, Found):
             return turn.value.decode()
@@ -213,6 +220,18 @@ class _Worker:
             return Made(value.encode())
 
         return await self._cache.get_or_compute(key.encode(), compute, ttl, stale)
+
+
+def _is_locked_elsewhere(folder: Path | None, key: str) -> bool:
+    """Return whether a process of its own cannot take the lock of ``key``."""
+    assert folder is not None
+    look = (
+        "import sys; from pathlib import Path; from annserve.cache.entries import name_of; "
+        "from annserve.cache.flights import FlightLocks; "
+        "print(FlightLocks(Path(sys.argv[1])).take(name_of(sys.argv[2].encode())))"
+    )
+    done = subprocess.run([sys.executable, "-c", look, str(folder), key], capture_output=True, text=True, check=True)
+    return done.stdout.strip() == "False"
 
 
 if __name__ == "__main__":

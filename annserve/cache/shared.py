@@ -59,13 +59,15 @@ class Found(NamedTuple):
     stale: bool = False
 
 
-class Turn(NamedTuple):
+@dataclass(slots=True)
+class Turn:
     """Somebody's turn to make a value, while all others in the instance wait for it."""
 
     key: bytes
     flushes: int
     made_at: float
     is_locked: bool
+    """Whether others are kept from it by a lock that ends with the turn."""
 
 
 Compute: TypeAlias = Callable[[], Awaitable[Made]]
@@ -184,6 +186,8 @@ class SharedCache:
         """
         if key in self._flights or key in self._refreshing:
             return None
+        if key in self._unseen:
+            return self.get(key)  # Its lock is this process's, and is not to be given back yet.
         locks = self._locks if self._store is not None and self._store.connected else None
         if locks is not None and not locks.take(name_of(key)):
             return None
@@ -202,12 +206,14 @@ class SharedCache:
         entry = self._entry(turn.key, value, turn.made_at, ttl_seconds, stale_seconds)._replace(flushes=turn.flushes)
         is_on_its_way = self._keep(entry)
         if turn.is_locked:
+            turn.is_locked = False
             self._free(turn.key, entry if is_on_its_way else None)
         return _made(entry)
 
     def give_up(self, turn: Turn) -> None:
-        """Leave it to others to make the value."""
+        """Leave it to others to make the value, unless it is there."""
         if turn.is_locked:
+            turn.is_locked = False
             self._unlock(turn.key)
 
     def report(self, report: dict[str, Any]) -> None:

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import grpc
 
-from annserve.domain.errors import AnnserveError, PermissionDeniedError, RateLimitedError, UnauthenticatedError
+from annserve.domain.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
 from annserve.service.access_keys import AccessKey, AccessKeys, Scope
-from annserve.service.calls import abort
+from annserve.service.calls import abort, logged_status
 from annserve.service.context import Call, Context
 from annserve.service.request_id import request_id_of
-from annserve.service.status import status_of
 
 HEADER: Final = "authorization"
 _SCHEME: Final = "bearer "
@@ -85,16 +84,9 @@ class AccessControl(grpc.aio.ServerInterceptor):
         """Return what answers a call of the method at that path that may not go on, with an error; None if it may."""
         try:
             self.check(method, metadata)
-        except AnnserveError as refused:
-            error = refused
-        else:
-            return None
-
-        async def refuse(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:  # noqa: ARG001 - as it is called
-            request_id = request_id_of(context)
-            await abort(context, status_of(error, request_id), request_id)
-
-        return refuse
+        except Exception as error:  # noqa: BLE001 - what fails here must let nobody in, and stop nobody else
+            return _refusing(error)
+        return None
 
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Raise UnauthenticatedError, PermissionDeniedError or RateLimitedError, unless the call may go on."""
@@ -141,3 +133,11 @@ class AccessControl(grpc.aio.ServerInterceptor):
 def _scope(method: str) -> Scope | None:
     """Return what a key needs for ``method``; None where any key will do: reflection, and what there is not."""
     return next((scope for prefix, scope in _SCOPES.items() if method.startswith(prefix)), None)
+
+
+def _refusing(error: Exception) -> Call:
+    async def refuse(data: bytes, context: Context, waited_seconds: float = 0.0) -> bytes:  # noqa: ARG001 - as it is called
+        request_id = request_id_of(context)
+        await abort(context, logged_status(error, request_id), request_id)
+
+    return refuse

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -147,35 +148,30 @@ class Answers:
         if cache is None or not similar.is_open:
             return [None] * len(requests)
         answers: dict[bytes, bytes] = {}
-        begun: list[_Begun] = []
-        for data in dict.fromkeys(requests):
-            question = similar.read(data)
-            if question is None:
-                continue
-            plan = self._plans.get((method.name, data)) or self._plan(method, data, question.query)
-            basis = None if plan is None else self._recommender.basis(plan.query)
-            if plan is None or basis is None:
-                continue
-            turn = cache.begin(plan.prefix + _encoded(basis.versions))
-            if isinstance(turn, Found):
-                self._note(method, data, plan, turn)
-                answers[data] = _assembled(turn, basis)
-            elif turn is not None:
-                begun.append(_Begun(data, question, plan, basis, turn))
-        try:
+        with ExitStack() as turns:
+            begun: list[_Begun] = []
+            for data in dict.fromkeys(requests):
+                question = similar.read(data)
+                if question is None:
+                    continue
+                plan = self._plans.get((method.name, data)) or self._plan(method, data, question.query)
+                basis = None if plan is None else self._recommender.basis(plan.query)
+                if plan is None or basis is None:
+                    continue
+                turn = cache.begin(plan.prefix + _encoded(basis.versions))
+                if isinstance(turn, Found):
+                    self._note(method, data, plan, turn)
+                    answers[data] = _assembled(turn, basis)
+                elif turn is not None:
+                    turns.callback(cache.give_up, turn)
+                    begun.append(_Begun(data, question, plan, basis, turn))
             made = similar.made([one.question for one in begun])
-        except Exception:
-            for one in begun:
-                cache.give_up(one.turn)
-            raise
-        for (data, _, plan, basis, turn), body in zip(begun, made, strict=True):
-            if body is None:
-                cache.give_up(turn)
-                continue
-            value = _HEADER.pack(False, basis.as_of, 0) + body
-            found = cache.complete(turn, value, plan.ttl_seconds, plan.stale_seconds)
-            self._note(method, data, plan, found)
-            answers[data] = _assembled(found, basis)
+            for (data, _, plan, basis, turn), body in zip(begun, made, strict=True):
+                if body is not None:
+                    value = _HEADER.pack(False, basis.as_of, 0) + body
+                    found = cache.complete(turn, value, plan.ttl_seconds, plan.stale_seconds)
+                    self._note(method, data, plan, found)
+                    answers[data] = _assembled(found, basis)
         # Whoever asks the same as another is given what that one has been given.
         return [answers.pop(data) if data in answers else self.kept(method, data) for data in requests]
 

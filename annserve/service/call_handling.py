@@ -116,7 +116,11 @@ class CallHandling:
             if self._traces is not None:
                 return None  # It begins with the call.
             began = time.perf_counter()
-            answer = look(data)
+            try:
+                answer = look(data)
+            except Exception:  # noqa: BLE001 - as below: the ordinary way says what is wrong, if it is
+                _log.exception("looking for a kept answer failed, and it is made")
+                return None
             if answer is not None:
                 seconds = time.perf_counter() - began
                 measure(seconds)
@@ -157,7 +161,6 @@ class CallHandling:
             if count:
                 seconds = time.perf_counter() - began
                 measure("OK", seconds, count)
-                self._metrics.answered_together(seconds, count)
                 for answer, context in zip(answers, contexts, strict=True):
                     if answer is not None and self._log.is_sampled():
                         self._log.answered(name, request_id_of(context), seconds)

@@ -86,7 +86,7 @@ class Server:
             settings.calls_max,
             settings.log_share,
             traces,
-            None if similar is None else PlainSimilar(similar),
+            None if similar is None else PlainSimilar(similar, self._metrics.answered_together),
         )
         self._health = health.aio.HealthServicer()
         self._transport = transport_of(

@@ -8,12 +8,14 @@ plain is left to it: other options, unknown items, errors.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
 from annserve.domain.errors import AnnserveError
+from annserve.domain.ids import id_problem
 from annserve.domain.query import Answer, Mode, Options, Query, SearchPath, Source
 from annserve.service import convert
 from annserve.service.attribution import SeedTokens
@@ -92,8 +94,12 @@ class PlainQuestion(NamedTuple):
 class PlainSimilar:
     """Answers such requests. One event loop uses it."""
 
-    def __init__(self, search: SimilarSearch) -> None:
+    def __init__(
+        self, search: SimilarSearch, made: Callable[[float, int], None] = lambda _seconds, _count: None
+    ) -> None:
+        """Answer from ``search``, and tell ``made`` how many seconds it took to make how many answers at once."""
         self._search = search
+        self._made = made
         self._versions = search.versions
         self._endings: dict[bytes, _Ending | None] = {}
         self._results: dict[int, bytes] = {}
@@ -110,13 +116,13 @@ class PlainSimilar:
         if len(data) < 3 or data[0] != _ITEM_IDS or data[1] >= _SHORT:
             return None
         end = data[1] + 2
-        ending = self._ending(data[end:])
-        if ending is None:
+        if end > len(data) or (ending := self._ending(data[end:])) is None:
             return None
         try:
-            return PlainQuestion(data[2:end].decode(), ending)
+            item_id = data[2:end].decode()
         except UnicodeDecodeError:
             return None
+        return None if id_problem(item_id) else PlainQuestion(item_id, ending)
 
     def answers(self, requests: Sequence[bytes]) -> list[bytes | None]:
         """Return the encoded answer to each request, None for one that `Answers` has to answer."""
@@ -126,6 +132,7 @@ class PlainSimilar:
 
     def made(self, questions: Sequence[PlainQuestion]) -> list[bytes | None]:
         """Return the encoded answer to each question, None for one that `Answers` has to answer."""
+        began = time.perf_counter()
         answers: list[bytes | None] = [None] * len(questions)
         alike: dict[int, list[int]] = {}
         for place, (_, ending) in enumerate(questions):
@@ -136,6 +143,8 @@ class PlainSimilar:
                 # A score of 0 is not written, as protobuf has it.
                 if one is not None and all(one[1]):
                     answers[place] = self._encoded(*questions[place], *one)
+        if made_count := len(answers) - answers.count(None):
+            self._made(time.perf_counter() - began, made_count)
         return answers
 
     def _ending(self, data: bytes) -> _Ending | None:

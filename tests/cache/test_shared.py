@@ -188,6 +188,9 @@ def test_a_value_is_made_at_once_by_the_worker_whose_turn_it_is(start: Callable[
     assert slow.heard()["values"] == ["slow"]
     eventually(lambda: quick.tell(do="make_now", key="k") == "slow")
 
+    # Asked again before others see it, who has it keeps the lock.
+    assert quick.tell(do="make_now", key="m", again=True) == ["made", "v", True]
+
     assert quick.tell(do="make_now", key="l", gives_up=True) == "given up"
     assert quick.tell(do="make_now", key="l", value="quick") == "made"
     eventually(lambda: slow.tell(do="make_now", key="l") == "quick")

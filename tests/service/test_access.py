@@ -19,7 +19,7 @@ from annserve.catalog.file_erasures import FileErasureStore
 from annserve.catalog.file_events import FileEventStore
 from annserve.domain.errors import InputError
 from annserve.service.access import TokenBucket
-from annserve.service.access_keys import PREFIX, AccessKeys, hashed, new_key, read_keys
+from annserve.service.access_keys import PREFIX, AccessKey, AccessKeys, hashed, new_key, read_keys
 from annserve.service.admin_server import AdminServer, AdminSettings
 from annserve.service.admin_servicer import Operated
 from annserve.service.event_queue import EventQueue
@@ -240,6 +240,29 @@ async def test_every_call_that_is_turned_away_is_counted_by_its_reason(
         reason: metrics.registry.get_sample_value("annserve_auth_failures_total", {"reason": reason})
         for reason in ("unauthenticated", "permission_denied", "rate_limited")
     } == {"unauthenticated": 3, "permission_denied": 2, "rate_limited": 1}
+
+
+async def test_a_fault_in_looking_at_a_key_lets_nobody_in_and_stops_nobody_else(
+    twin: TwinRecommender, keys: Path, transport: TransportName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = AccessKeys.find
+
+    def fails_for_one(known: AccessKeys, key: str) -> AccessKey | None:
+        if key == NEXT:
+            raise RuntimeError("a fault")
+        return find(known, key)
+
+    monkeypatch.setattr(AccessKeys, "find", fails_for_one)
+    settings = ServerSettings(address="127.0.0.1:0", transport=transport, security=Security(api_keys=keys))
+    server = Server(settings, twin)
+    address = await server.start()
+    request = recommendation_service_pb2.SimilarRequest(item_ids=["item-0"]).SerializeToString()
+
+    outcomes = [await call(address, METHODS[0], key, request) for key in (NEXT, QUERY)]
+    await server.stop()
+
+    assert [code_of(outcome) for outcome in outcomes] == [grpc.StatusCode.INTERNAL, grpc.StatusCode.OK]
+    assert "a fault" not in str(outcomes[0])
 
 
 def test_a_bucket_lets_through_what_it_says_over_time() -> None:

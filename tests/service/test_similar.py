@@ -16,8 +16,9 @@ from edge_twin import TIMEOUT_SECONDS, Calls
 from google.protobuf.field_mask_pb2 import FieldMask
 from serve_model import model
 
-from annserve.cache.shared import SharedCache, Turn
+from annserve.cache.shared import Found, SharedCache, Turn
 from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.errors import InvalidArgumentError
 from annserve.domain.fresh import FreshChange
 from annserve.domain.model import Model
 from annserve.domain.query import Answer, Mode, Options, Query
@@ -156,6 +157,23 @@ def test_what_is_no_request_about_one_item_that_is_there_is_left(served: Served)
     assert nothing == [None] * len(others)
     assert first_answer is not None
     assert first_answer == last_answer
+
+
+async def test_a_request_that_is_refused_alone_is_refused_after_it_came_with_others(
+    served: Served, cache: SharedCache
+) -> None:
+    similar, answers = PlainSimilar(served.together), Answers(served.one_by_one, cache)
+    good = messages.SimilarRequest(item_ids=served.items[:1], options=PLAIN["page_size"]).SerializeToString()
+    item_bytes = good[1] + 2
+    cut = [good[:length] for length in range(len(good)) if length != item_bytes]
+    bad = [*cut, b"\x0a\x00\x12\x00", b"\x0a\x03a\x01b", messages.SimilarRequest(item_ids=[""]).SerializeToString()]
+
+    assert answers.together(SIMILAR, similar, bad) == [None] * len(bad)
+
+    for data in bad:
+        with pytest.raises(InvalidArgumentError):
+            await answers.answer(SIMILAR, data, NO_DEADLINE)
+        assert answers.kept(SIMILAR, data) is None
 
 
 async def test_answers_say_how_many_items_there_are_now(snapshot: Snapshot) -> None:
@@ -431,14 +449,40 @@ async def test_a_fault_leaves_no_turn_behind(
     def fails(*_arguments: object) -> None:
         raise RuntimeError("a fault")
 
-    given_up: list[Turn] = []
-    answers, data = Answers(served.one_by_one, cache), requests_about(served.items[:2])
-    monkeypatch.setattr(cache, "give_up", given_up.append)
-    monkeypatch.setattr(served.together, "search", fails)
+    given_up: list[bytes] = []
+    answers, data = Answers(served.one_by_one, cache), requests_about(served.items[:3])
+    similar = PlainSimilar(served.together)
+    monkeypatch.setattr(cache, "give_up", lambda turn: given_up.append(turn.key))
+    with monkeypatch.context() as patch:
+        patch.setattr(served.together, "search", fails)
+        with pytest.raises(RuntimeError, match="a fault"):
+            answers.together(SIMILAR, similar, data)
+    assert len(given_up) == 3
 
-    with pytest.raises(RuntimeError, match="a fault"):
-        answers.together(SIMILAR, PlainSimilar(served.together), data)
+    given_up.clear()
+    begin, begun = cache.begin, 0
+
+    def fails_at_the_third(key: bytes) -> Turn | Found | None:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            raise OSError("no locks available")
+        return begin(key)
+
+    monkeypatch.setattr(cache, "begin", fails_at_the_third)
+    with pytest.raises(OSError, match="no locks"):
+        answers.together(SIMILAR, similar, data)
     assert len(given_up) == 2
+
+
+def test_a_fault_in_looking_for_a_kept_answer_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(_data: bytes) -> None:
+        raise RuntimeError("a fault")
+
+    kept = CallHandling("snapshot", 1_000).kept(SERVICE_NAME, "Similar", fails)
+
+    assert kept(b"", Waiter(None)) is None
+    assert "a fault" in caplog.text
 
 
 async def test_kept_answers_too_are_made_together_by_a_server(
@@ -461,6 +505,7 @@ async def test_kept_answers_too_are_made_together_by_a_server(
         assert messages.SimilarResponse.FromString(answer).recommendations == alone.recommendations
     metrics.publish()
     assert counted(metrics, "OK") == len(data) + 5
+    assert metrics.registry.get_sample_value("annserve_search_seconds_count", {"path": "hnsw"}) == 40
 
 
 class Waiter:
