@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
 from annserve.domain.erasure import ErasedUsers
+from annserve.domain.errors import CatalogUnavailableError
 from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
 from annserve.domain.ports import Recommender
@@ -204,7 +205,9 @@ async def _linked_catalog(
     _subscribe(link, news, users.news, place)
     link.start()
     try:
-        await asyncio.gather(_first_look(bitmaps), news.wait(), users.news.wait())
+        await asyncio.gather(
+            _first_look(bitmaps), news.wait(), users.news.wait(), _connected(store, recommender.snapshot)
+        )
         histories = users.histories(store)
         yield CatalogRecommender(
             recommender, workbench, store, bitmaps, link, metadata, reading, cache, histories, users.changes
@@ -281,6 +284,12 @@ def _catalog_settings_of(settings: Settings) -> CatalogSettings:
 def keeper_settings_of(settings: Settings) -> KeeperSettings:
     """Return how the catalogue is to be followed."""
     return KeeperSettings(ttl_seconds=settings.catalog_ttl_ms / 1_000)
+
+
+async def _connected(store: CatalogStore, snapshot: Snapshot) -> None:
+    """Look one item up, so that the first callers, who would go without metadata, do not wait for a connection."""
+    with suppress(CatalogUnavailableError):
+        await store.select([snapshot.items.id(0)])
 
 
 async def _first_look(bitmaps: BitmapCache) -> None:
