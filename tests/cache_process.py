@@ -196,6 +196,7 @@ class _Worker:
             self._cache.give_up(turn)
             return "given up"
         self._cache.complete(turn, value.encode(), 60.0, 0.0)
+        self._cache.give_up(turn)  # As whoever has many turns does at the end, and to no effect.
         return "made"
 
     async def is_locked(self, key: str) -> Any:

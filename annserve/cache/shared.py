@@ -181,8 +181,10 @@ class SharedCache:
         return await self._lead(key, compute, ttl_seconds, stale_seconds, wait_seconds, holds)
 
     def begin(self, key: bytes) -> Turn | Found | None:
-        """Return the turn to make the value of ``key`` now, its value where it has just been made, None where it is not
-        one's turn; never waits. Who takes it ends it, by `complete` or `give_up`, before the event loop goes on.
+        """Return the turn to make the value of ``key`` now, or its value if it has just been made; never waits.
+
+        None where somebody makes it already. Who is given a turn ends it, by `complete` or `give_up`, before the event
+        loop goes on.
         """
         if key in self._flights or key in self._refreshing:
             return None

@@ -17,7 +17,7 @@ from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
 from annserve.domain.erasure import ErasedUsers
-from annserve.domain.errors import CatalogUnavailableError
+from annserve.domain.errors import AnnserveError
 from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
 from annserve.domain.ports import Recommender
@@ -288,7 +288,7 @@ def keeper_settings_of(settings: Settings) -> KeeperSettings:
 
 async def _connected(store: CatalogStore, snapshot: Snapshot) -> None:
     """Look one item up, so that the first callers, who would go without metadata, do not wait for a connection."""
-    with suppress(CatalogUnavailableError):
+    with suppress(AnnserveError):  # They go without it then, and filters say why.
         await store.select([snapshot.items.id(0)])
 
 

@@ -1387,7 +1387,7 @@ type ServingInfo struct {
 	// How long each stage took; set when the request said `explain`.
 	StageDurations []*StageDuration `protobuf:"bytes,2,rep,name=stage_durations,json=stageDurations,proto3" json:"stage_durations,omitempty"`
 	// How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-	// hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+	// hundredths of a second where `cache` is set. Unset where the catalogue took no part.
 	CatalogAge *durationpb.Duration `protobuf:"bytes,3,opt,name=catalog_age,json=catalogAge,proto3" json:"catalog_age,omitempty"`
 	// What the answer had to do without; empty when all is well.
 	Degradations []Degradation `protobuf:"varint,4,rep,packed,name=degradations,proto3,enum=annserve.v1.Degradation" json:"degradations,omitempty"`

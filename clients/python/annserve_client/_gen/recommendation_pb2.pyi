@@ -774,7 +774,7 @@ class ServingInfo(_message.Message):
     @_builtins.property
     def catalog_age(self) -> _duration_pb2.Duration:
         """How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-        hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+        hundredths of a second where `cache` is set. Unset where the catalogue took no part.
         """
 
     @_builtins.property

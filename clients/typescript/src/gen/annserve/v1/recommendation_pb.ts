@@ -625,7 +625,7 @@ export type ServingInfo = Message<"annserve.v1.ServingInfo"> & {
 
   /**
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    *
    * @generated from field: google.protobuf.Duration catalog_age = 3;
    */

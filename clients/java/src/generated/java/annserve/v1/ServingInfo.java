@@ -165,7 +165,7 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -178,7 +178,7 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -191,7 +191,7 @@ private static final long serialVersionUID = 0L;
   /**
    * <pre>
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1343,7 +1343,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1355,7 +1355,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1371,7 +1371,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1392,7 +1392,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1411,7 +1411,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1435,7 +1435,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1453,7 +1453,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1466,7 +1466,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -1482,7 +1482,7 @@ private static final long serialVersionUID = 0L;
     /**
      * <pre>
      * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-     * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+     * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
      * </pre>
      *
      * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>

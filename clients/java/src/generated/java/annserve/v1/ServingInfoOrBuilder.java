@@ -76,7 +76,7 @@ public interface ServingInfoOrBuilder extends
   /**
    * <pre>
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -86,7 +86,7 @@ public interface ServingInfoOrBuilder extends
   /**
    * <pre>
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
@@ -96,7 +96,7 @@ public interface ServingInfoOrBuilder extends
   /**
    * <pre>
    * How old what was known of the catalogue is, where a filter was applied or deleted items were left out; in whole
-   * hundredths of a second where the answer may be kept. Unset where the catalogue took no part.
+   * hundredths of a second where `cache` is set. Unset where the catalogue took no part.
    * </pre>
    *
    * <code>.google.protobuf.Duration catalog_age = 3 [json_name = "catalogAge"];</code>
