@@ -88,13 +88,15 @@ async def test_a_kept_answer_is_found_before_a_call_is_begun(
 
     cache, request = SharedCache(None), messages.PersonalizeRequest(user_id="user-1")
     edge = Server(ServerSettings(address="127.0.0.1:0", transport=transport), answering, cache)
-    async with grpc.aio.insecure_channel(await edge.start()) as channel:
-        calls = Calls(channel)
-        first = await calls("Personalize", request)
-        monkeypatch.setattr(Answers, "answer", fails)
-        second = await calls("Personalize", request)
-    await edge.stop()
-    cache.close()
+    try:
+        async with grpc.aio.insecure_channel(await edge.start()) as channel:
+            calls = Calls(channel)
+            first = await calls("Personalize", request)
+            monkeypatch.setattr(Answers, "answer", fails)
+            second = await calls("Personalize", request)
+    finally:
+        await edge.stop()
+        cache.close()
 
     assert second.recommendations == first.recommendations
     assert answering.answered_count == 1
