@@ -6,6 +6,7 @@ thread for too long, while what needs none is answered. Here are the bound of ca
 
 from __future__ import annotations
 
+import asyncio
 import random
 from functools import cache
 from typing import Final, Never, TypeAlias
@@ -28,6 +29,10 @@ WAIT_SECONDS_MAX: Final = 0.02
 """How long a call may have waited for its turn, where that is known: later ones would wait as long for nothing."""
 
 
+HELD_SECONDS: Final = 0.005
+"""How long a refusal is held back: who asks again at once, whatever it says, takes the processor from who was let in."""
+
+
 class Admission:
     """Bounds how many calls a worker has under way, and how long they waited to be begun."""
 
@@ -45,6 +50,7 @@ class Admission:
 
 async def refuse(context: Context, error: OverloadedError) -> Never:
     """End a call as ``error`` says; without a request id, which takes as long to find out as the rest of this."""
+    await asyncio.sleep(HELD_SECONDS)
     message, trailing_metadata = random.choice(_replies(error.metadata["cause"]))  # noqa: S311 - spread, not secrecy
     await context.abort(grpc.StatusCode.UNAVAILABLE, message, trailing_metadata)
 

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from annserve.domain.deadline import NO_DEADLINE, Deadline
 from annserve.domain.errors import DeadlineExceededError, OverloadedError
 from annserve.engine.workbench import LOOP_US, Workbench
+from annserve.service.admission import HELD_SECONDS
 from annserve.service.metrics import Metrics
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
@@ -85,6 +86,22 @@ async def test_a_refusal_says_why_and_when(call: Calls, twin: TwinRecommender, t
     # The native transport sends no metadata that begins with grpc-, but for the details.
     assert error.trailing.get("grpc-retry-pushback-ms") == (str(retry_ms) if transport == "grpcio" else None)
     assert "x-request-id" not in error.trailing
+
+
+async def test_who_asks_again_at_once_takes_little_of_the_processor(call: Calls, twin: TwinRecommender) -> None:
+    tasks = await held_up(call, twin, 6)
+    while twin.queued_count < 6:
+        await asyncio.sleep(0.001)
+    began, count = time.monotonic(), 0
+    while time.monotonic() < began + 20 * HELD_SECONDS:
+        await call.error("Similar", SIMILAR)
+        count += 1
+    seconds = time.monotonic() - began
+    assert twin.gate is not None
+    twin.gate.set()
+    await asyncio.gather(*tasks)
+
+    assert 1 <= count <= seconds / HELD_SECONDS
 
 
 async def test_what_needs_no_thread_is_answered_while_searches_wait(call: Calls, twin: TwinRecommender) -> None:
