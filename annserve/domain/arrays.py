@@ -33,10 +33,7 @@ def checked_queries(queries: npt.ArrayLike, dimension: int, *, field: str = "que
         raise InvalidArgumentError.of(field, "must be an array of numbers") from error
     if array.ndim not in (1, 2) or array.shape[-1] != dimension:
         raise InvalidArgumentError.of(field, f"must have {dimension} dimensions, got shape {array.shape}")
-    # One dot product is finite only if every entry is, and if no squared norm overflows.
-    entries = array if array.ndim == 1 else array.reshape(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.dot(entries, entries)
-    if not math.isfinite(squares):
+    # One dot product is finite only if every entry is, and if no squared norm overflows. `vdot` warns of neither.
+    if not math.isfinite(np.vdot(array, array)):
         raise InvalidArgumentError.of(field, "must be finite, with a squared norm that float32 can hold")
     return array

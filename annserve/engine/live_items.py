@@ -60,7 +60,7 @@ class LiveItems:
 
     def vectors(self, rows: Rows) -> Vectors:
         """Return the vectors of items that are there."""
-        return self._snapshot.item_vectors[rows]
+        return self._snapshot.item_vectors.take(rows, axis=0)
 
     def popularity(self, rows: Rows) -> Scores:
         """Return the popularity priors of items that are there."""

@@ -145,7 +145,7 @@ def _item_rows(items: LiveItems, item_ids: Iterable[str], missing: list[str]) ->
 
 def seed_units(seeds: Vectors) -> Vectors:
     """Return vectors of items, ``(q, d)``, at length 1: each is what is searched for where it is the only seed."""
-    units: Vectors = seeds / np.sqrt(np.einsum("ij,ij->i", seeds, seeds))[:, np.newaxis]
+    units: Vectors = seeds / np.sqrt(np.vecdot(seeds, seeds))[:, np.newaxis]
     return units
 
 

@@ -15,7 +15,10 @@ def ranked(points: Points, queries: Vectors, rows: Rows) -> tuple[Rows, Scores]:
     """Return each query's own ``rows``, ``(q, k)``, best first by their exact scores, and those; ties by row."""
     scores = points.scores_of_each(queries, rows)
     order = np.lexsort((rows, -scores), axis=-1)
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    # By places in the flat arrays: `take_along_axis` takes ten times as long, at every search.
+    if len(rows) > 1:
+        order += rows.shape[1] * np.arange(len(rows))[:, np.newaxis]
+    return rows.take(order), scores.take(order)
 
 
 def kept(rows: Rows, k: int, restriction: Restriction | None, unwanted: frozenset[int]) -> list[int]:

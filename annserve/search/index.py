@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ _Found: TypeAlias = tuple[Rows, Scores]
 Others: TypeAlias = tuple[list[int], list[float]]
 """Rows, best first, and their scores."""
 _NOBODY: frozenset[int] = frozenset()
+_PLANS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +84,7 @@ class SpaceIndex:
             ef_search=1 if graph is None else graph.recipe.ef_search,
             recall_target=recall_target,
         )
+        self._others = lru_cache(maxsize=_PLANS_KEPT)(self._uncached_others)
 
     def search(
         self,
@@ -156,7 +159,7 @@ class SpaceIndex:
             InvalidArgumentError: ``queries`` or ``k`` is outside what is stated above.
         """
         queries = checked_queries(queries, self.dimension, field="queries")
-        level = self._level_of_others(_checked_k(k))
+        level, _ = self._others(_checked_k(k))
         if level is None or self.graph is None:
             return None
         found = self.graph.search_scored(queries, min(level.reach, self.count), level.ef_search)
@@ -172,7 +175,7 @@ class SpaceIndex:
 
     def others_us(self, k: int) -> float:
         """Return about what a query costs in `search_others`, on the high side; infinite where that returns None."""
-        return math.inf if self._level_of_others(k) is None else self._planner.worst_us(k, None, 1, 0)
+        return self._others(k)[1]
 
     def score_rows(self, query: Vectors, rows: Rows) -> Scores:
         """Return the exact scores of ``rows`` for ``query``, in the order given.
@@ -238,13 +241,16 @@ class SpaceIndex:
             raise LongScanError
         return None
 
-    def _level_of_others(self, k: int) -> Level | None:
-        """Return how the graph is asked first for ``k`` rows beside one that is excluded, if that is always enough."""
-        if self.graph is None or k >= self.count:
-            return None
-        levels = self._planner.levels(k, None, 1)
+    def _uncached_others(self, k: int) -> tuple[Level | None, float]:
+        """Return how the graph is asked first for ``k`` rows beside one that is excluded, and what it costs.
+
+        None, and infinity, where that is not always enough.
+        """
+        levels = [] if self.graph is None or k >= self.count else self._planner.levels(k, None, 1)
         # Then the first k that are left are among k + 1, whose places add up to no more than `_by_graph` allows.
-        return levels[0] if levels and min(levels[0].reach, self.count) > k else None
+        if not levels or min(levels[0].reach, self.count) <= k:
+            return None, math.inf
+        return levels[0], self._planner.worst_us(k, None, 1, 0)
 
     def _scored(self, queries: Vectors, rows: Rows, scores: Scores | None) -> tuple[Rows, Scores]:
         """Return what `Graph.search_scored` found, best first by exact scores where it had none."""

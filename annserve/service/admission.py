@@ -30,7 +30,7 @@ WAIT_SECONDS_MAX: Final = 0.02
 
 
 HELD_SECONDS: Final = 0.005
-"""How long a refusal is held back: who asks again at once, whatever it says, takes the processor from who was let in."""
+"""How long a refusal is held back: who asks again at once, whatever it says, takes the processor from those let in."""
 
 
 class Admission:

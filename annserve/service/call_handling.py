@@ -110,7 +110,7 @@ class CallHandling:
         self, service: str, name: str, look: Callable[[bytes], bytes | None]
     ) -> Callable[[bytes, Context], bytes | None]:
         """Return what gives answers that ``look`` finds, without a task of their own; None where there is none."""
-        measure = self._metrics.kept_meter(f"{service}/{name}")
+        measure = self._metrics.quick_meter(f"{service}/{name}")
 
         def kept(data: bytes, context: Context) -> bytes | None:
             if self._traces is not None:
@@ -134,7 +134,7 @@ class CallHandling:
         self, service: str, name: str, at_most: int, make: Callable[[Sequence[bytes]], Sequence[bytes | None]]
     ) -> Together:
         """Return what has ``make`` answer calls that wait at the same time, at most ``at_most`` of them."""
-        measure = self._metrics.meter(f"{service}/{name}")
+        measure = self._metrics.quick_meter(f"{service}/{name}")
 
         def together(
             requests: Sequence[bytes], contexts: Sequence[Context], waited_seconds: float
@@ -160,7 +160,7 @@ class CallHandling:
             count = len(requests) - answers.count(None)
             if count:
                 seconds = time.perf_counter() - began
-                measure("OK", seconds, count)
+                measure(seconds, count)
                 for answer, context in zip(answers, contexts, strict=True):
                     if answer is not None and self._log.is_sampled():
                         self._log.answered(name, request_id_of(context), seconds)

@@ -50,7 +50,7 @@ class _Histogram(Histogram):
 
 
 class Metrics:
-    """The metrics of one process. Calls that take work and refusals count at once, the rest when it is published."""
+    """The metrics of one process. Calls that take long and refusals count at once, the rest when it is published."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -76,14 +76,16 @@ class Metrics:
             ("path",),
             _CALL_SECONDS,
         )
+        self._published: list[Callable[[], None]] = []
         self._graph, self._scan = (
             searches.labels(path.value).observe_each for path in (SearchPath.HNSW, SearchPath.EXACT)
         )
+        self.answered_together = self._quick(self._graph)
+        """Counts answers by the graph, which were made at once: the seconds that took, and how many."""
         self._fallbacks = self._counter("annserve_fallbacks", "Answers from another source than asked.", "source")
         self._placements = self._counter(
             "annserve_placement_answers", "Answers of placements, kept ones aside.", "placement", "variant", "result"
         )
-        self._published: list[Callable[[], None]] = []
 
     def meter(self, method: str) -> Callable[..., None]:
         """Return what takes the status, such as ``OK``, and the seconds of a call of ``method`` that has ended.
@@ -100,20 +102,22 @@ class Metrics:
 
         return observe
 
-    def kept_meter(self, method: str) -> Callable[[float], None]:
-        """Return what takes the seconds of a call of ``method`` whose answer was kept; they count when it is published.
+    def quick_meter(self, method: str) -> Callable[..., None]:
+        """Return what takes the seconds of a call of ``method`` that was answered in next to no time, and how many.
 
-        Counting it at once takes longer than finding the answer.
+        They count when it is published: counting them at once takes longer than finding a kept answer.
         """
-        observer = self._calls.labels(method, "OK").observe_each
+        return self._quick(self._calls.labels(method, "OK").observe_each)
+
+    def _quick(self, observer: Callable[[float, int], None]) -> Callable[..., None]:
         count, total = 0, 0.0
 
-        def observe(seconds: float) -> None:
+        def observe(seconds: float, more: int = 1) -> None:
             nonlocal count, total
             if seconds > _CALL_SECONDS[0]:
-                observer(seconds, 1)
+                observer(seconds, more)
             else:
-                count, total = count + 1, total + seconds
+                count, total = count + more, total + more * seconds
 
         def publish() -> None:
             nonlocal count, total
@@ -140,10 +144,6 @@ class Metrics:
                 self._fallbacks.labels(answer.source.value).inc()
         for degradation in answer.degradations:
             self._degraded.labels(degradation.value).inc()
-
-    def answered_together(self, seconds: float, count: int) -> None:
-        """Count ``count`` answers by the graph, which were made at once."""
-        self._graph(seconds, count)
 
     def follow_counts(self, name: str, documentation: str, label: str, counts: Mapping[str, Count]) -> None:
         """Publish counts that others keep, each a value of ``label``; they begin at 0 and never fall."""

@@ -242,6 +242,7 @@ async def calls(served: Served, metrics: Metrics, transport: TransportName) -> A
 
 
 def counted(metrics: Metrics, code: str) -> float:
+    metrics.publish()
     labels = {"rpc_method": f"{SERVICE_NAME}/Similar", "rpc_response_status_code": code}
     return metrics.registry.get_sample_value("rpc_server_call_duration_seconds_count", labels) or 0.0
 
