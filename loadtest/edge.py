@@ -2,15 +2,16 @@
 """The performance table: what a Similar call costs, from hnswlib alone to an instance of two workers.
 
 Without a transport: hnswlib one query at a time and a thousand at a time, and annserve's engine. On each transport,
-each a server of its own on a free loopback port: an empty handler, the same edge as annserve's without an engine, and
-`annserve serve`, its answers kept and not, with one and two workers; on grpcio also `baseline/server.py`, what one
-would write in an afternoon, on the same vectors.
+each a server of its own on a free loopback port: an empty handler, one that does nothing but search the same graph, the
+same edge as annserve's without an engine, and `annserve serve`, its answers kept and not, with one and two workers; on
+grpcio also `baseline/server.py`, what one would write in an afternoon, on the same vectors.
 
 Requests are all different, or Zipf-distributed (1.1) where answers are kept; many are in flight (throughput), then one
 (latency), then half as many a second as were answered at best, at random moments. CPU is that of all threads and
-processes of the server. The ceiling of a transport is an empty handler and hnswlib alone, one after another; where
-answers are kept, an empty handler. Where there are two processors, servers of one process have the one and the client
-the other.
+processes of the server. The ceiling of a transport is an empty handler and hnswlib alone, one after another; no server
+reaches it, for the two take the processor's caches from each other, and the handler that only searches says how much of
+it can be had one call at a time. Where answers are kept it is an empty handler. Where there are two processors, servers
+of one process have the one and the client the other.
 
     .venv/bin/python loadtest/edge.py --random 100000 [--transport native] [--json]
 
@@ -39,20 +40,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
-import hnswlib
 import numpy as np
 import numpy.typing as npt
 import psutil
+from bare_graph import bare_graph
 from google.protobuf.message import Message
 from open_loop import OK, Call, Connection, Outcomes, send_at
 
 from annserve.cli.output import print_json, print_rows, say
-from annserve.domain.model import Model, Space
+from annserve.domain.model import Model
 from annserve.domain.query import Mode, Query
 from annserve.engine.recommender import SnapshotRecommender
-from annserve.search.recipe import Reduction
 from annserve.snapshot.build import build_snapshot
-from annserve.snapshot.layout import graph_name
 from annserve.snapshot.snapshot import Snapshot, load_snapshot
 from annserve.snapshot.store import SnapshotStore
 from annserve.v1 import recommendation_service_pb2 as messages
@@ -173,6 +172,9 @@ def rows_of(
         rows.append(Row(transport=transport, server=name, workers=workers, **figures, of_ceiling=of_ceiling))
 
     add("empty handler", lambda address: [sys.executable, STAND_IN, "empty", address, *tail])
+    if snapshot.manifest.spaces.likeness.recipe is not None:
+        bare = [STAND_IN, "bare", *("--snapshots", str(folder)), *tail]
+        add("hnswlib behind a handler", lambda address: [sys.executable, *bare, address], searches=True)
     add("edge without engine", lambda address: [sys.executable, STAND_IN, "edge", address, *tail])
     if transport == "grpcio":
         # No call has a filter or wants metadata, so its database is not asked; nothing need be there.
@@ -194,11 +196,11 @@ def requests_of(snapshot: Snapshot, count: int, exponent: float | None) -> list[
 
 
 class Asking(Connection):
-    """Asks one request after another, so many at a time."""
+    """Makes one call after another, so many at a time."""
 
-    def __init__(self, authority: str, requests: Sequence[bytes]) -> None:
+    def __init__(self, authority: str, calls: Sequence[Call]) -> None:
         super().__init__(authority, timeout_seconds=5.0)
-        self._asked = [Call(METHOD_PATH, request) for request in requests]
+        self._asked = calls
         self._next_call = self._until = 0
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -247,9 +249,9 @@ async def one_round(
     """Return the figures of one round: many calls in flight, one, and calls at random moments."""
     host, _, port = address.rpartition(":")
     loop, each = asyncio.get_running_loop(), arguments.calls // arguments.connections
-    callers = []
+    callers, calls = [], [Call(METHOD_PATH, request) for request in requests]
     for number in range(arguments.connections):
-        begin = functools.partial(Asking, address, [*requests[number * each :], *requests[: number * each]])
+        begin = functools.partial(Asking, address, [*calls[number * each :], *calls[: number * each]])
         _, caller = await loop.create_connection(begin, host, int(port))
         callers.append(caller)
     await asyncio.sleep(0.1)  # The server's settings arrive.
@@ -264,8 +266,7 @@ async def one_round(
     one = taken(callers)
     rate = len(many) / seconds
     gaps = np.random.default_rng(1).exponential(2.0 / rate, round(rate))
-    calls = itertools.cycle(Call(METHOD_PATH, request) for request in requests)
-    half = await send_at(callers, calls, np.cumsum(gaps).tolist())
+    half = await send_at(callers, itertools.cycle(calls), np.cumsum(gaps).tolist())
     answered = [seconds for seconds, status in zip(half.seconds, half.statuses, strict=True) if status == OK]
     for caller in callers:
         caller.close()
@@ -333,20 +334,13 @@ def rows_without_transport(snapshot: Snapshot) -> list[Row]:
     rows = np.random.default_rng(1).integers(0, len(snapshot.items), ENGINE_QUERIES)
     queries = [Query(mode=Mode.SIMILAR, item_ids=(snapshot.items.id(int(row)),)) for row in rows]
     taken = {}
-    entry = snapshot.manifest.spaces.likeness
-    if entry.recipe is not None:
-        augmented = entry.recipe.reduction is Reduction.AUGMENTED_L2
-        vectors = snapshot.item_vectors[rows]
-        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        if augmented:
-            units = np.hstack([units, np.zeros((len(units), 1), np.float32)])
-        index = hnswlib.Index(space="l2" if augmented else "ip", dim=units.shape[1])
-        index.load_index(str(snapshot.path / graph_name(Space.LIKENESS)))
-        index.set_ef(entry.recipe.ef_search)
+    bare = bare_graph(snapshot)
+    if bare is not None:
+        index, asked = bare[0], bare[1][rows]
         # One more than asked for, as the engine has to: the seed finds itself.
         search = functools.partial(index.knn_query, k=K + 1, num_threads=1)
-        taken[ONE_BY_ONE] = _microseconds(search, list(units))
-        batches = np.split(units, len(units) // BATCH)
+        taken[ONE_BY_ONE] = _microseconds(search, list(asked))
+        batches = np.split(asked, len(asked) // BATCH)
         taken[f"hnswlib, {BATCH:,} at a time"] = _microseconds(search, batches) / BATCH
     taken["annserve's engine, no server"] = _microseconds(recommender.recommend, queries)
     return [

@@ -3,9 +3,10 @@
 
 The placement has a filter, three rules over item fields or the request alone, diversity and caps, over 200 candidates;
 the bare call is the Similar that it asks, shown with the filter too. Then with rules that mix item and request. No
-answer is kept. A worker keeps the candidates of a placement's question, and nothing of a bare call: so the whole is
-shown twice, as it is asked again and again for one item, and ranked anew at each call, as for an item asked the first
-time. Exits with 1 when the p50 of the former is over 1.6 times that of the bare call.
+answer is kept. Calls are about items drawn by Zipf(1.1), the same ones for all that are compared. A worker keeps the
+candidates of a placement's question, and nothing of a bare call: so the whole is shown twice, as a worker answers it,
+and ranked anew at each call, as for an item asked the first time. Exits with 1 when the p50 of the former is over 1.6
+times that of the bare call.
 
     .venv/bin/python loadtest/placements.py [--items 100000] [--json]
 """
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
+import itertools
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -30,7 +32,9 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from edge import METHOD_PATH, drive, random_model, serving, write_body
+from edge import Asking, cpu_seconds, random_model, serving, taken
+from open_loop import Call
+from scenarios import call_of, ids_drawn, zipf
 
 from annserve.catalog.config import CatalogConfig
 from annserve.cli.catalog_source import CatalogSource
@@ -50,7 +54,6 @@ from annserve.snapshot.store import SnapshotStore
 from annserve.v1 import recommendation_service_pb2 as messages
 
 RATIO_MAX = 1.6
-RECOMMEND_PATH = METHOD_PATH.replace("Similar", "Recommend")
 ENGINE_QUERIES = 300
 FILTERED = "Similar, filtered"
 ANEW = "whole, ranked anew"
@@ -87,14 +90,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the snapshot and the catalogue are kept for the next run")
     parser.add_argument("--calls", type=int, default=2_000, help="calls a round")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each, in turns; the median counts")
+    parser.add_argument("--transport", choices=["grpcio", "native"], default="grpcio", help="of the calls through gRPC")
     parser.add_argument("--serve", metavar="HOST:PORT", help="only serve what is in --folder there")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(ServerSettings(address=arguments.serve, answer_ttl_ms=0), _opened(arguments.folder))
+        settings = ServerSettings(address=arguments.serve, transport=arguments.transport, answer_ttl_ms=0)
+        serve(settings, _opened(arguments.folder))
         return
-    if shutil.which("h2load") is None:
-        sys.exit("h2load is missing: `apt-get install nghttp2-client`, or `brew install nghttp2`")
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         if not (folder / "items.parquet").exists():
@@ -106,7 +109,7 @@ def main() -> None:
         print_json({"engine": engine, "calls": calls, "ratio_max": RATIO_MAX})
     else:
         print_rows(engine, as_json=False, title="In the engine, microseconds of this process")
-        print_rows(calls, as_json=False, title="Through gRPC")
+        print_rows(calls, as_json=False, title=f"Through gRPC, {arguments.transport}")
     if whole["p50 ratio"] > RATIO_MAX:
         sys.exit(f"a placement's p50 is {whole['p50 ratio']} times the bare call's, more than {RATIO_MAX}")
 
@@ -186,34 +189,62 @@ async def engine_rows(folder: Path) -> list[dict[str, Any]]:
 def call_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return calls a second, processor time and latency of each, asked in turns of one server."""
     items = load_current(SnapshotStore(folder / "snapshots")).snapshot.items
-    seeds = [items.id(int(row)) for row in np.random.default_rng(2).integers(0, len(items), arguments.rounds + 1)]
-    scratch = Path(tempfile.mkdtemp(dir=folder))
-    rows: list[dict[str, Any]] = []
-    command = [sys.executable, __file__, "--folder", str(folder), "--serve"]
+    ids = items.ids(np.random.default_rng(2).permutation(len(items)))
+    command = [sys.executable, __file__, "--folder", str(folder), "--transport", arguments.transport, "--serve"]
     with serving(lambda address: [*command, address]) as (address, pid):
-        for in_flight, (connections, streams) in IN_FLIGHT.items():
-            rules = tuple(placements().placements) if connections == 1 else ("bare", "whole")
-            names = ("Similar", FILTERED, ANEW, *rules)
-            found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-            for turn, seed in enumerate(seeds):
-                for name in names:
-                    path = METHOD_PATH if name.startswith("Similar") else RECOMMEND_PATH
-                    body = write_body(scratch / "body", _request(name, seed))
-                    calls = arguments.calls if connections > 1 else arguments.calls // 4
-                    one = drive(address, pid, body, calls, connections, streams, path)
-                    if turn:  # The first warms up.
-                        found[name].append(one)
-            medians = [
-                {
-                    "in flight": in_flight,
-                    "asked": name,
-                    **{key: statistics.median(one[key] for one in each) for key in each[0]},
-                }
-                for name, each in found.items()
-            ]
-            rows += with_ratios(medians, "p50_ms")
-    shutil.rmtree(scratch)
+        return asyncio.run(_call_rows(address, pid, ids, arguments))
+
+
+async def _call_rows(address: str, pid: int, ids: Sequence[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    host, _, port = address.rpartition(":")
+    rows: list[dict[str, Any]] = []
+    for in_flight, (connections, streams) in IN_FLIGHT.items():
+        rules = tuple(placements().placements) if connections == 1 else ("bare", "whole")
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in ("Similar", FILTERED, ANEW, *rules)}
+        count = arguments.calls if connections > 1 else arguments.calls // 4
+        for turn in range(arguments.rounds + 1):
+            # The same items for each of those that are compared.
+            drawn = ids_drawn(zipf, ids, np.random.default_rng(turn))
+            seeds = list(itertools.islice(drawn, count))
+            for name, each in found.items():
+                calls = [call_of(_request(name, seed)) for seed in seeds]
+                one = await _asked(host, int(port), pid, calls, connections, streams)
+                if turn:  # The first warms up.
+                    each.append(one)
+        medians = [
+            {
+                "in flight": in_flight,
+                "asked": name,
+                **{key: round(statistics.median(one[key] for one in each), 3) for key in each[0]},
+            }
+            for name, each in found.items()
+        ]
+        rows += with_ratios(medians, "p50_ms")
     return rows
+
+
+async def _asked(
+    host: str, port: int, pid: int, calls: Sequence[Call], connections: int, streams: int
+) -> dict[str, float]:
+    loop, callers = asyncio.get_running_loop(), list[Asking]()
+    for number in range(connections):
+        begin = functools.partial(Asking, f"{host}:{port}", calls[number::connections])
+        callers.append((await loop.create_connection(begin, host, port))[1])
+    await asyncio.sleep(0.1)  # The server's settings arrive.
+    cpu_before, before = cpu_seconds(pid), time.monotonic()
+    for caller in callers:
+        caller.ask(len(calls) // connections, streams)
+    await asyncio.gather(*(caller.finished for caller in callers))
+    seconds, cpu = time.monotonic() - before, cpu_seconds(pid) - cpu_before
+    milliseconds = taken(callers)
+    for caller in callers:
+        caller.close()
+    return {
+        "calls_per_second": len(milliseconds) / seconds,
+        "cpu_us_per_call": cpu / len(milliseconds) * 1e6,
+        "p50_ms": float(np.percentile(milliseconds, 50)),
+        "p99_ms": float(np.percentile(milliseconds, 99)),
+    }
 
 
 def _request(name: str, seed: str) -> messages.SimilarRequest | messages.RecommendRequest:

@@ -30,7 +30,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # As in a worker, which forks nobody.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-from edge import Asking, requests_of, taken
+from edge import METHOD_PATH, Asking, requests_of, taken
+from open_loop import Call
 
 from annserve.cli.composition import opened_service
 from annserve.cli.output import print_json, print_rows
@@ -173,8 +174,9 @@ def ask(address: str, requests: Sequence[bytes]) -> None:
 async def _ask(address: str, requests: Sequence[bytes]) -> None:
     host, _, port = address.rpartition(":")
     loop, callers = asyncio.get_running_loop(), []
+    calls = [Call(METHOD_PATH, request) for request in requests]
     for number in range(CONNECTIONS):
-        begin = functools.partial(Asking, address, requests[number::CONNECTIONS])
+        begin = functools.partial(Asking, address, calls[number::CONNECTIONS])
         callers.append((await loop.create_connection(begin, host, int(port)))[1])
     for caller in callers:
         caller.ask(len(requests) // CONNECTIONS, IN_FLIGHT)

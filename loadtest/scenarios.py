@@ -34,7 +34,11 @@ _UNKNOWN_FILTER_SHARE: Final = 0.02
 Draw: TypeAlias = Callable[[np.random.Generator, int, int], NDArray[np.int64]]
 """``count`` places among ``size``."""
 Request: TypeAlias = (
-    messages.SimilarRequest | messages.PersonalizeRequest | messages.RelatedRequest | messages.BatchRecommendRequest
+    messages.SimilarRequest
+    | messages.PersonalizeRequest
+    | messages.RelatedRequest
+    | messages.RecommendRequest
+    | messages.BatchRecommendRequest
 )
 
 

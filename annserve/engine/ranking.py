@@ -45,6 +45,8 @@ class Ranking:
     """None without a catalogue."""
     checked: Mapping[str, Metadata] = field(default_factory=dict)
     """By item id, metadata that was read on the way."""
+    is_kept: bool = False
+    """Whether an equal question is answered with the same arrays, as long as nothing changes."""
     units: KeptUnitVectors | None = None
     """The unit vectors of `rows` as they were found, where they are kept with them."""
 

@@ -118,8 +118,8 @@ def test_each_row_adds_the_most_to_those_above_of_all_whom_caps_allow(case: Case
     for place, chosen in enumerate(shown):
         above = shown[:place]
         # A pin that let go may have held someone back on the way: only who could be placed despite it is compared.
-        pinned = {one.rank - 1: position for one, position in reversed(case.pins)} if has_released else ahead
-        standing = {**pinned, **dict(enumerate(above))}
+        held = {one.rank - 1: position for one, position in reversed(case.pins) if position in kept}
+        standing = {**(held if has_released else ahead), **dict(enumerate(above))}
         if place not in arranged.pinned:
             rivals = set(kept) - set(above) - set(standing.values())
             allowed = [one for one in rivals if not crowded(case, {**standing, place: one}, place)]

@@ -38,7 +38,13 @@ class CandidateFields:
         """The rows of which something is kept, by item id."""
         self._kept_since = math.inf
         """Monotonic seconds: nothing of it was read earlier."""
+        self._version = 0
         metadata.followers.append(self._forget)
+
+    def version(self, max_staleness_seconds: float | None) -> int | None:
+        """Return what is another number once any value that was kept may have changed; None where they are too old."""
+        bound, age_seconds = self._bound(max_staleness_seconds), self._age_seconds(time.monotonic())
+        return self._version if age_seconds <= bound else None
 
     async def of(
         self,
@@ -56,8 +62,7 @@ class CandidateFields:
             CatalogUnavailableError, DeadlineExceededError: they cannot be read, or not in time.
         """
         now = time.monotonic()
-        bound = self._ttl_seconds if max_staleness_seconds is None else min(max_staleness_seconds, self._ttl_seconds)
-        age_seconds = now - max(self._kept_since, self._bitmaps.synced_at)
+        bound, age_seconds = self._bound(max_staleness_seconds), self._age_seconds(now)
         if age_seconds > self._ttl_seconds:
             self._drop()
         columns = {name: self._columns.get(name) or _Column() for name in names}
@@ -98,6 +103,8 @@ class CandidateFields:
             self._rows.update(zip(item_ids, numbers, strict=True))
             for name, values in read.items():
                 self._columns.setdefault(name, _Column()).keep(rows, values)
+        else:
+            self._version += 1  # Nothing to go by, be it made of what was read.
         return read
 
     def _forget(self, item_ids: Sequence[str] | None) -> None:
@@ -107,11 +114,19 @@ class CandidateFields:
         for item_id in item_ids:
             row = self._rows.pop(item_id, None)
             if row is not None:
+                self._version += 1
                 for column in self._columns.values():
                     column.forget(row)
 
     def _drop(self) -> None:
         self._columns, self._rows, self._kept_since = {}, {}, math.inf
+        self._version += 1
+
+    def _bound(self, max_staleness_seconds: float | None) -> float:
+        return self._ttl_seconds if max_staleness_seconds is None else min(max_staleness_seconds, self._ttl_seconds)
+
+    def _age_seconds(self, now: float) -> float:
+        return now - max(self._kept_since, self._bitmaps.synced_at)
 
 
 class _Column:

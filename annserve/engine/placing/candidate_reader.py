@@ -44,9 +44,16 @@ class CandidateReader:
         self._settings = settings
         self._flag_reader = FlagReader()
 
-    def versions(self, filters: Iterable[Filter], max_staleness_seconds: float | None) -> tuple[int, ...] | None:
-        """Return the versions of all that ``filters`` are resolved with; None where some is missing."""
+    def versions(
+        self, filters: Iterable[Filter], max_staleness_seconds: float | None, field_names: Sequence[str] = ()
+    ) -> tuple[int, ...] | None:
+        """Return the versions of what ``filters`` are resolved with, and of fields if named; None if one is missing."""
         versions: list[int] = []
+        if field_names:
+            of_fields = self._fields.version(max_staleness_seconds)
+            if of_fields is None:
+                return None
+            versions.append(of_fields)
         for filter_ in filters:
             known = self._filters.versions(filter_, self._bound(max_staleness_seconds))
             if known is None:

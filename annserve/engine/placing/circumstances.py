@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,8 @@ class Circumstances:
 
     values: Mapping[str, object]
     """By the name that expressions have for it; what is missing has no name here."""
+    _held: dict[int, bool] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    """What came of conditions, which are asked for more than once; by identity."""
 
     @property
     def similarity(self) -> float | None:
@@ -46,7 +49,12 @@ class Circumstances:
 
     def hold(self, condition: Expression | None) -> bool:
         """Return whether ``condition`` holds: None always does, one that cannot be decided does not."""
-        return condition is None or condition.evaluate(self.values) is True
+        if condition is None:
+            return True
+        held = self._held.get(id(condition))
+        if held is None:
+            held = self._held[id(condition)] = condition.evaluate(self.values) is True
+        return held
 
     def share(self, number: Number) -> float:
         """Return ``number`` within 0 to 1; 0.5 where it cannot be told."""

@@ -70,6 +70,7 @@ class KeptRankings:
                 self._forget()
             # Not what was allowed: it is of the catalogue's size, and others of it follow with every change.
             eligibility = replace(ranking.eligibility, restriction=None)
+            ranking.is_kept = True
             self._kept[key] = basis.versions, replace(ranking, eligibility=eligibility)
         return ranking
 
@@ -115,5 +116,6 @@ def _again(kept: Ranking, basis: Basis, units: KeptUnitVectors) -> Ranking:
         stage_us=(),
         catalog_age_seconds=basis.age_seconds,
         catalog_use=None if kept.catalog_use is None else CatalogUse(),
+        is_kept=True,
         units=units,
     )

@@ -40,6 +40,12 @@ class Method:
     """The fields of candidates that caps count and mixed rules read."""
     orders_anew: bool
     """Whether rules may put candidates in another order."""
+    keeps_pages: bool
+    """Whether equal circumstances lead to the same order."""
+    request_conditions: tuple[Expression, ...]
+    """Those of weights that read the request alone."""
+    mixed_names: tuple[str, ...]
+    """All that mixed conditions read, of the request or the candidate."""
     fallback_placements: tuple[str, ...]
 
 
@@ -76,6 +82,10 @@ def _method_of(recipe: Recipe) -> Method:
             or recipe.rotation
             or recipe.exploration_share
         ),
+        # Pins are sought beside the candidates, and by conditions of their own.
+        keeps_pages=not (recipe.pins or recipe.rotation or recipe.exploration_share),
+        request_conditions=tuple(rule.request for rule in recipe.weights if rule.request is not None),
+        mixed_names=tuple(sorted({name for rule in recipe.weights if rule.mixed for name in rule.mixed.names})),
         fallback_placements=tuple(step.placement for step in recipe.fallbacks if step.kind is FallbackKind.PLACEMENT),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,9 +17,10 @@ from annserve.domain.events import ShownReader
 from annserve.domain.query import Degradation, Mode, Query, Source
 from annserve.engine.fresh_state import FreshState
 from annserve.engine.knowledge import NO_ROWS
-from annserve.engine.placing.candidates import join_below, ordered
+from annserve.engine.placing.candidates import Ordered, join_below, ordered
 from annserve.engine.placing.circumstances import Circumstances, request_values, vector_values
 from annserve.engine.placing.fallbacks import Chain
+from annserve.engine.placing.kept_pages import KeptPages
 from annserve.engine.placing.kept_rankings import KeptRankings
 from annserve.engine.placing.occasion import Occasion, Occasions
 from annserve.engine.placing.page import Page
@@ -59,6 +60,7 @@ class Placer:
         """Ask ``ranker``, first by way of ``rankings``, and ``shown_reader`` for at most ``wait_seconds``."""
         self._ranker = ranker
         self._rankings = rankings
+        self._pages = KeptPages()
         self._fresh = fresh
         self._occasions = occasions
         self._shown_reader = shown_reader
@@ -134,16 +136,37 @@ class Placer:
             page.add(ranking.rows.tolist(), ranking.scores.tolist(), ranking.source)
             return
         await self._add_sought(ranking, question, pins, exclusions, deadline, recipe.exploration_share)
-        stopwatch = Stopwatch()
+        key = self._pages.key_of(ranking, occasion, circumstances, self._ranker.candidates)
+        found = None if key is None else self._pages.get(key)
+        if found is None:
+            found = await self._ordered(shown, ranking, circumstances, pins, deadline, key)
+        page.add(found.rows, found.scores, found.sources, effects=found.effects)
+        shown.taken_by_rules = found.taken_by_rules
+        shown.counts |= {"rules": len(ranking.rows), "arrange": len(found.rows)}
+
+    async def _ordered(
+        self,
+        shown: Shown,
+        ranking: Ranking,
+        circumstances: Circumstances,
+        pins: Sequence[tuple[Pin, int]],
+        deadline: Deadline,
+        key: Hashable | None,
+    ) -> Ordered:
+        """Return ``ranking`` as the rules order it, to be kept under ``key``, if any."""
+        occasion, recipe, stopwatch = shown.occasion, shown.occasion.recipe, Stopwatch()
         rules = await self._ruled(shown, ranking, circumstances, deadline)
         stopwatch.lap("rules")
         seed = self._random.getrandbits(32) if recipe.exploration_share else 0
-        found = ordered(ranking, recipe, rules, k, pins, seed, explain=occasion.options.explain)
-        page.add(found.rows, found.scores, found.sources, effects=found.effects)
+        found = ordered(ranking, recipe, rules, occasion.size, pins, seed, explain=occasion.options.explain)
         stopwatch.lap("arrange")
-        shown.taken_by_rules = found.taken_by_rules
         shown.stages += stopwatch.laps
-        shown.counts |= {"rules": len(ranking.rows), "arrange": len(found.rows)}
+        if key is None or rules.is_skipped:
+            return found
+        # What changed meanwhile may have been counted, or not.
+        if key == self._pages.key_of(ranking, occasion, circumstances, self._ranker.candidates):
+            self._pages.keep(key, ranking, occasion.method, found)
+        return found
 
     async def _ranked(
         self, shown: Shown, question: Query, exclusions: Exclusions, deadline: Deadline, *, has_chain: bool
