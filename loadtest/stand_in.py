@@ -1,4 +1,4 @@
-"""Servers to compare `annserve serve` with, each less than it: an empty handler, a bare graph, an edge without engine."""
+"""Servers to compare `annserve serve` with, each less than it: an empty handler, a bare graph, an edge by itself."""
 
 from __future__ import annotations
 

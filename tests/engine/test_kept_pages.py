@@ -14,8 +14,7 @@ from placement_twins import TwinExpression, placement, recipe
 
 from annserve.domain.filter import Range
 from annserve.domain.fresh import FreshChange
-from annserve.engine.placing import placer
-from annserve.engine.placing.candidates import Ordered
+from annserve.engine.placing.candidates import Ordered, ordered
 from annserve.placements.parts import AllOf, OfItems, OfRequest
 from annserve.placements.recipe import Cap, ContextField, Pin, Placement, Rotation, WeightRule
 from annserve.snapshot.snapshot import Snapshot
@@ -50,13 +49,12 @@ class Counted:
     """Counts how often candidates are put in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._ordered = placer.ordered
         self.count = 0
-        monkeypatch.setattr(placer, "ordered", self)
+        monkeypatch.setattr("annserve.engine.placing.placer.ordered", self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Ordered:
         self.count += 1
-        return self._ordered(*arguments, **options)
+        return ordered(*arguments, **options)
 
 
 @pytest.fixture
@@ -67,7 +65,7 @@ def placed(snapshot: Snapshot) -> PlacedEngine:
 
 
 @pytest.fixture
-def ordered(placed: PlacedEngine, monkeypatch: pytest.MonkeyPatch) -> Counted:
+def order(placed: PlacedEngine, monkeypatch: pytest.MonkeyPatch) -> Counted:
     assert placed is not None
     return Counted(monkeypatch)
 
@@ -78,30 +76,30 @@ async def shown(placed: PlacedEngine, asked: Placement, *item_ids: str, **fields
     return answer.item_ids, answer.scores, answer.row_sources, answer.shortfall
 
 
-async def test_users_share_the_page_of_a_seed(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_users_share_the_page_of_a_seed(placed: PlacedEngine, order: Counted) -> None:
     asked = ruled()
     first = await shown(placed, asked)
     for user_id in (None, USER, "user-8"):
         assert await shown(placed, asked, user_id=user_id) == first
-    assert ordered.count == 1
+    assert order.count == 1
     assert await shown(placed, asked, options={"bypass_cache": True}) == first
-    assert ordered.count == 2
+    assert order.count == 2
 
 
-async def test_circumstances_count_by_what_rules_make_of_them(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_circumstances_count_by_what_rules_make_of_them(placed: PlacedEngine, order: Counted) -> None:
     asked, before = ruled(), ON_PHONE.evaluated_count
     pages = [
         await shown(placed, asked, context={"device": device}) for device in ("phone", "desk", "watch", "phone", "car")
     ]
-    assert ordered.count == 2
+    assert order.count == 2
     assert pages[1] == pages[2] == pages[4] != pages[0] == pages[3]
     assert ON_PHONE.evaluated_count == before + 5
 
 
-async def test_what_mixed_rules_read_counts_by_its_value(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_what_mixed_rules_read_counts_by_its_value(placed: PlacedEngine, order: Counted) -> None:
     asked = ruled(MIXED)
     pages = [await shown(placed, asked, context={"ratio": ratio}) for ratio in (0.1, 0.9, 0.1, 0.9)]
-    assert ordered.count == 2
+    assert order.count == 2
     assert pages[0] == pages[2] != pages[1] == pages[3]
 
 
@@ -109,19 +107,19 @@ async def test_what_mixed_rules_read_counts_by_its_value(placed: PlacedEngine, o
     "fields", [{"item_ids": (OTHER,)}, {"page_size": 9}, {"options": {"filter": CHEAP}}, {"options": {"explain": True}}]
 )
 async def test_another_question_has_a_page_of_its_own(
-    placed: PlacedEngine, ordered: Counted, fields: dict[str, Any]
+    placed: PlacedEngine, order: Counted, fields: dict[str, Any]
 ) -> None:
     asked = ruled()
     await shown(placed, asked)
     item_ids = fields.pop("item_ids", ())
     await shown(placed, asked, *item_ids, **fields)
-    assert ordered.count == 2
+    assert order.count == 2
 
 
-async def test_another_recipe_has_a_page_of_its_own(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_another_recipe_has_a_page_of_its_own(placed: PlacedEngine, order: Counted) -> None:
     first, second = ruled(), ruled(MIXED)
     pages = [await shown(placed, one, context={"ratio": 0.9}) for one in (first, second, first, second)]
-    assert ordered.count == 2
+    assert order.count == 2
     assert pages[0] == pages[2] != pages[1] == pages[3]
 
 
@@ -135,14 +133,14 @@ async def test_another_recipe_has_a_page_of_its_own(placed: PlacedEngine, ordere
     ids=lambda rules: next(iter(rules)),
 )
 async def test_what_may_differ_for_each_request_keeps_no_page(
-    placed: PlacedEngine, ordered: Counted, rules: Mapping[str, Any]
+    placed: PlacedEngine, order: Counted, rules: Mapping[str, Any]
 ) -> None:
     for number in (1, 2):
         await shown(placed, ruled(**rules), user_id=USER)
-        assert ordered.count == number
+        assert order.count == number
 
 
-async def test_after_each_change_the_page_is_that_of_now(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_after_each_change_the_page_is_that_of_now(placed: PlacedEngine, order: Counted) -> None:
     asked, items = ruled(), placed.core.snapshot.items
     before = await shown(placed, asked)
 
@@ -164,29 +162,29 @@ async def test_after_each_change_the_page_is_that_of_now(placed: PlacedEngine, o
         placed.know(CHEAP)
 
     for change in (flip, change_kind, upsert):
-        count = ordered.count
+        count = order.count
         change()
         after = await shown(placed, asked)
         assert after != before
-        assert ordered.count > count
+        assert order.count > count
         assert after == await shown(placed, asked, options={"bypass_cache": True})
-        count = ordered.count
+        count = order.count
         assert await shown(placed, asked) == after
-        assert ordered.count == count
+        assert order.count == count
         before = after
 
 
-async def test_a_change_of_what_is_no_candidate_leaves_pages_alone(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_a_change_of_what_is_no_candidate_leaves_pages_alone(placed: PlacedEngine, order: Counted) -> None:
     asked = ruled(candidates=20)
     first = await shown(placed, asked)
     candidates = await placed.ask(recipe(candidates=20, limit=20), SEED)
     others = [item_id for item_id in placed.store.documents if item_id not in candidates.item_ids]
     placed.metadata.forget(others[:50])
     assert await shown(placed, asked) == first
-    assert ordered.count == 1
+    assert order.count == 1
 
 
-async def test_what_changes_while_fields_are_read_is_not_kept(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_what_changes_while_fields_are_read_is_not_kept(placed: PlacedEngine, order: Counted) -> None:
     asked = ruled()
     placed.store.gate.clear()
     first = asyncio.ensure_future(shown(placed, asked))
@@ -198,23 +196,23 @@ async def test_what_changes_while_fields_are_read_is_not_kept(placed: PlacedEngi
     placed.metadata.forget(changed)
     placed.store.gate.set()
     await asyncio.wait([first])
-    assert ordered.count == 1
+    assert order.count == 1
     await placed.ask(asked, SEED)
-    assert ordered.count == 2
+    assert order.count == 2
 
 
-async def test_fields_that_are_too_old_make_the_page_anew(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_fields_that_are_too_old_make_the_page_anew(placed: PlacedEngine, order: Counted) -> None:
     asked = ruled()
     first = await shown(placed, asked)
     for number, staleness in enumerate((60.0, 0.0), 1):
         assert await shown(placed, asked, options={"max_staleness_seconds": staleness}) == first
-        assert ordered.count == number
+        assert order.count == number
 
 
-async def test_a_page_without_all_its_rules_is_not_kept(placed: PlacedEngine, ordered: Counted) -> None:
+async def test_a_page_without_all_its_rules_is_not_kept(placed: PlacedEngine, order: Counted) -> None:
     asked, rest = ruled(), placed.store.gate
     rest.clear()
     assert (await placed.ask(asked, SEED)).degradations
     rest.set()
     assert not (await placed.ask(asked, SEED)).degradations
-    assert ordered.count == 2
+    assert order.count == 2
