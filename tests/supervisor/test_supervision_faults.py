@@ -94,7 +94,8 @@ def test_orphans_do_not_stay_as_zombies(toy: Supervised) -> None:
 
 
 def test_a_keeper_that_never_shows_that_it_lives_is_replaced(toy: Supervised) -> None:
-    toy.start(1, "127.0.0.1:0", sys.executable, "-c", "import time; time.sleep(100)")
+    silent = "import os, time; parent = os.getppid()\nwhile os.getppid() == parent: time.sleep(0.1)"
+    toy.start(1, "127.0.0.1:0", sys.executable, "-c", silent)
     toy.ready()
 
     toy.until(lambda: "annserve_keeper_starts_total 2.0" in toy.get("/metrics")[1])
