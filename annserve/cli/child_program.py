@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ def begun(kind: type[Orders], name: str) -> tuple[Orders, Settings]:
     if len(sys.argv) != 3 or sys.argv[1] != FLAG:
         sys.exit(f"annserve's {name} is started by `annserve serve`, not by hand")
     setproctitle(f"annserve: {name}")
+    # What hangs is told to abort, and says where it hung: workers too, which inherit it through their fork.
+    faulthandler.enable()
     # Kept for whoever asks next, in a worker too.
     known = settings()
     # A loader has no threads: it forks.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import importlib
 import sys
 from importlib.util import find_spec
@@ -31,8 +30,6 @@ def import_parts(settings: Settings) -> None:
 def work(snapshot: Snapshot, post: Post, settings: Settings) -> None:
     """Answer from ``snapshot``, which was loaded before the fork, until told to leave."""
     setproctitle(f"annserve: worker {post.slot}, {snapshot.id}")
-    # One that hangs is told to abort, and says where it hung.
-    faulthandler.enable()
     try:
         serve_worker(snapshot, post, settings)
     except (AnnserveError, OSError) as error:
