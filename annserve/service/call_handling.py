@@ -50,6 +50,8 @@ class CallHandling:
         self._log = CallLog(snapshot_id, log_share)
         self._deadline_max_seconds = deadline_max_ms / 1_000
         self.calls_under_way = 0
+        self._refused_count = 0
+        """Of calls under way: they are held for a while, and take no place from others."""
 
     def deadline(self, context: Context, margin_seconds: float = 0.0) -> Deadline:
         """Return by when a call must be answered, ``margin_seconds`` before its caller's time is up.
@@ -81,7 +83,7 @@ class CallHandling:
                 current_trace.set(trace)
                 trace.note("snapshot_id", self._snapshot_id)
             try:
-                self._admission.check(self.calls_under_way, waited_seconds)
+                self._admission.check(self.calls_under_way - self._refused_count, waited_seconds)
                 answer = await method(data, context)
                 code = "OK"
                 if self._log.is_sampled():
@@ -90,7 +92,11 @@ class CallHandling:
                 code = "UNAVAILABLE"
                 self._metrics.rejected(error.metadata["cause"])
                 self._log.overloaded(name, time.perf_counter() - began, error)
-                await refuse(context, error)
+                self._refused_count += 1
+                try:
+                    await refuse(context, error)
+                finally:
+                    self._refused_count -= 1
             except Exception as error:  # noqa: BLE001 - the one place where every error of a call ends up
                 request_id = request_id_of(context)
                 status = status_of(error, request_id)
@@ -145,7 +151,7 @@ class CallHandling:
             began = time.perf_counter()
             try:
                 # The one that is too much is refused by itself, as is one whose time is up.
-                self._admission.check(self.calls_under_way + len(requests), waited_seconds)
+                self._admission.check(self.calls_under_way - self._refused_count + len(requests), waited_seconds)
                 in_time = [context.time_remaining() != 0.0 for context in contexts]
                 if all(in_time):
                     answers = make(requests)

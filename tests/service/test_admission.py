@@ -49,6 +49,10 @@ async def held_up(call: Calls, twin: TwinRecommender, count: int) -> list[asynci
     return tasks
 
 
+def rejected(metrics: Metrics, reason: str) -> float:
+    return metrics.registry.get_sample_value("annserve_rejected_total", {"reason": reason}) or 0.0
+
+
 async def test_a_search_that_would_wait_too_long_is_refused_and_told_when_to_come_again(
     call: Calls, twin: TwinRecommender, metrics: Metrics
 ) -> None:
@@ -102,6 +106,28 @@ async def test_who_asks_again_at_once_takes_little_of_the_processor(call: Calls,
     await asyncio.gather(*tasks)
 
     assert 1 <= count <= seconds / HELD_SECONDS
+
+
+async def test_refusals_that_are_held_take_no_place_of_calls_that_may_be_let_in(
+    call: Calls, twin: TwinRecommender, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
+) -> None:
+    monkeypatch.setattr("annserve.service.admission.HELD_SECONDS", 2.0)
+    tasks = await held_up(call, twin, 6 + 24)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while sum(rejected(metrics, reason) for reason in ("threads", "calls")) < 24:
+            await asyncio.sleep(0.001)
+    gate, twin.gate = twin.gate, None
+    twin.cost_us = 10.0
+
+    # Of 20 that may be under way 6 are, whose searches wait for a thread, or have one.
+    answer = await call("Similar", messages.SimilarRequest(item_ids=["item-2"]))
+
+    assert len(answer.recommendations.results) == 10
+    assert rejected(metrics, "calls") == 0
+    assert not any(task.done() for task in tasks)
+    assert gate is not None
+    gate.set()
+    await asyncio.wait(tasks)
 
 
 async def test_what_needs_no_thread_is_answered_while_searches_wait(call: Calls, twin: TwinRecommender) -> None:
