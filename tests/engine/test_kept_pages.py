@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,14 @@ async def test_circumstances_count_by_what_rules_make_of_them(placed: PlacedEngi
 async def test_what_mixed_rules_read_counts_by_its_value(placed: PlacedEngine, order: Counted) -> None:
     asked = ruled(MIXED)
     pages = [await shown(placed, asked, context={"ratio": ratio}) for ratio in (0.1, 0.9, 0.1, 0.9)]
+    assert order.count == 2
+    assert pages[0] == pages[2] != pages[1] == pages[3]
+
+
+async def test_zeros_of_either_sign_have_pages_of_their_own(placed: PlacedEngine, order: Counted) -> None:
+    is_positive = TwinExpression(lambda ratio: math.copysign(1.0, ratio) > 0.0, RATIO)
+    asked = ruled(replace(MIXED, parts=AllOf(parts=(OfRequest(expression=is_positive), OfItems(filter=CHEAP)))))
+    pages = [await shown(placed, asked, context={"ratio": ratio}) for ratio in (0.0, -0.0, 0.0, -0.0)]
     assert order.count == 2
     assert pages[0] == pages[2] != pages[1] == pages[3]
 

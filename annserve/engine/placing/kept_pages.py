@@ -46,7 +46,7 @@ class KeptPages:
         if versions is None:
             return None
         held = tuple(circumstances.hold(condition) for condition in method.request_conditions)
-        read = tuple(circumstances.values.get(name) for name in method.mixed_names)
+        read = tuple(_told_apart(circumstances.values.get(name)) for name in method.mixed_names)
         # Both are alive as long as what is kept under the key, so nothing else gets their identities.
         return id(ranking.rows), id(method), occasion.size, held, read, versions
 
@@ -58,3 +58,8 @@ class KeptPages:
     def keep(self, key: Hashable, ranking: Ranking, method: Method, page: Ordered) -> None:
         """Keep ``page``, which ``method`` made of ``ranking``."""
         self._kept[key] = ranking.rows, method, page
+
+
+def _told_apart(value: object) -> object:
+    """Return what is equal for values that no expression tells apart: of 0.0 and -0.0, which are equal, 1 / x does."""
+    return value.hex() if isinstance(value, float) else value
