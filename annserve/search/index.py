@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -84,7 +84,9 @@ class SpaceIndex:
             ef_search=1 if graph is None else graph.recipe.ef_search,
             recall_target=recall_target,
         )
-        self._others = lru_cache(maxsize=_PLANS_KEPT)(self._uncached_others)
+        # Not a method of its own: the graph would be kept until the collector comes by, after whoever let go of it.
+        plan = partial(_plan_of_others, self._planner, 0 if graph is None else self.count)
+        self._others = lru_cache(maxsize=_PLANS_KEPT)(plan)
 
     def search(
         self,
@@ -241,17 +243,6 @@ class SpaceIndex:
             raise LongScanError
         return None
 
-    def _uncached_others(self, k: int) -> tuple[Level | None, float]:
-        """Return how the graph is asked first for ``k`` rows beside one that is excluded, and what it costs.
-
-        None, and infinity, where that is not always enough.
-        """
-        levels = [] if self.graph is None or k >= self.count else self._planner.levels(k, None, 1)
-        # Then the first k that are left are among k + 1, whose places add up to no more than `_by_graph` allows.
-        if not levels or min(levels[0].reach, self.count) <= k:
-            return None, math.inf
-        return levels[0], self._planner.worst_us(k, None, 1, 0)
-
     def _scored(self, queries: Vectors, rows: Rows, scores: Scores | None) -> tuple[Rows, Scores]:
         """Return what `Graph.search_scored` found, best first by exact scores where it had none."""
         if scores is None:
@@ -301,6 +292,18 @@ class SpaceIndex:
         if not unwanted:
             return len(restriction)
         return len(restriction) - restriction.count_of(unwanted)
+
+
+def _plan_of_others(planner: Planner, count: int, k: int) -> tuple[Level | None, float]:
+    """Return how a graph of ``count`` rows is asked first for ``k`` beside one that is excluded, and what it costs.
+
+    None, and infinity, where that is not always enough, or there is no graph: its count is 0.
+    """
+    levels = [] if k >= count else planner.levels(k, None, 1)
+    # Then the first k that are left are among k + 1, whose places add up to no more than `_by_graph` allows.
+    if not levels or min(levels[0].reach, count) <= k:
+        return None, math.inf
+    return levels[0], planner.worst_us(k, None, 1, 0)
 
 
 def _checked_k(k: int) -> int:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
+import math
 import multiprocessing
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -262,6 +265,18 @@ def test_a_forked_child_answers_as_its_parent(affinity: Built) -> None:
     assert receiver.recv() == index.search_batch(affinity.queries, 10)[0].tolist()
     process.join(30)
     assert process.exitcode == 0
+
+
+def test_whoever_lets_go_of_an_index_frees_it_at_once(affinity: Built) -> None:
+    index = affinity.index()
+    assert index.others_us(10) < math.inf
+    gone = weakref.ref(index)
+    gc.disable()
+    try:
+        del index
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_graph_of_other_points_is_refused(affinity: Built) -> None:
