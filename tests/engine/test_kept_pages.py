@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from placement_twins import TwinExpression, placement, recipe
 
 from annserve.domain.filter import Range
 from annserve.domain.fresh import FreshChange
+from annserve.engine.metadata import MetadataReader
 from annserve.engine.placing.candidates import Ordered, ordered
 from annserve.placements.parts import AllOf, OfItems, OfRequest
 from annserve.placements.recipe import Cap, ContextField, Pin, Placement, Rotation, WeightRule
@@ -127,7 +128,8 @@ async def test_another_question_has_a_page_of_its_own(
 
 
 async def test_another_recipe_has_a_page_of_its_own(placed: PlacedEngine, order: Counted) -> None:
-    first, second = ruled(), ruled(MIXED)
+    # That differ in nothing else that their pages are kept by.
+    first, second = ruled(MIXED), ruled(replace(MIXED, weight=0.1))
     pages = [await shown(placed, one, context={"ratio": 0.9}) for one in (first, second, first, second)]
     assert order.count == 2
     assert pages[0] == pages[2] != pages[1] == pages[3]
@@ -211,12 +213,23 @@ async def test_what_changes_while_fields_are_read_is_not_kept(placed: PlacedEngi
     assert order.count == 2
 
 
-async def test_fields_that_are_too_old_make_the_page_anew(placed: PlacedEngine, order: Counted) -> None:
-    asked = ruled()
+@pytest.mark.parametrize("forget", [MetadataReader.forget_all, None], ids=["missed", "too old"])
+async def test_fields_that_are_nothing_to_go_by_make_the_page_anew(
+    placed: PlacedEngine, order: Counted, forget: Callable[[MetadataReader], None] | None
+) -> None:
+    # By nothing but a field: leaves have bounds of their own.
+    asked = placement(recipe(caps=(CAP,)))
     first = await shown(placed, asked)
-    for number, staleness in enumerate((60.0, 0.0), 1):
-        assert await shown(placed, asked, options={"max_staleness_seconds": staleness}) == first
-        assert order.count == number
+    placed.bitmaps.synced_at = -math.inf
+    staleness = 60.0 if forget is not None else 1e-9
+    assert await shown(placed, asked, options={"max_staleness_seconds": 60.0}) == first
+    assert order.count == 1
+    for document in placed.store.documents.values():
+        document["kind"] = "kind-0"
+    if forget is not None:
+        forget(placed.metadata)
+    assert len((await placed.ask(asked, SEED, options={"max_staleness_seconds": staleness})).item_ids) == 1
+    assert order.count == 2
 
 
 async def test_a_page_without_all_its_rules_is_not_kept(placed: PlacedEngine, order: Counted) -> None:
