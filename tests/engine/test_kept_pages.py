@@ -239,3 +239,16 @@ async def test_a_page_without_all_its_rules_is_not_kept(placed: PlacedEngine, or
     rest.set()
     assert not (await placed.ask(asked, SEED)).degradations
     assert order.count == 2
+
+
+async def test_pages_are_kept_by_what_they_take(
+    snapshot: Snapshot, order: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annserve.engine.placing.kept_pages.BYTES_KEPT", 3 * (50 * 8 + (1 + 5) * 160))
+    # One of each kind is shown.
+    asked, placed = ruled(candidates=50), PlacedEngine.of(snapshot)
+    placed.know(CHEAP)
+    for seeds, count in (((1, 2, 3), 3), ((3, 2, 1), 3), ((4,), 4), ((1, 2), 4), ((3,), 5)):
+        for seed in seeds:
+            await shown(placed, asked, f"작품-{seed}")
+        assert order.count == count

@@ -20,15 +20,16 @@ from annserve.engine.placing.method import Method
 from annserve.engine.placing.occasion import Occasion
 from annserve.engine.ranking import Ranking
 
-PAGES_KEPT: Final = 2_048
-"""Of ten rows, each takes some 5 KiB, the candidates it was made of included."""
+BYTES_KEPT: Final = 10 << 20
+"""About: some 3,000 pages of ten, of 200 candidates each."""
+_CANDIDATE_BYTES, _ROW_BYTES = 8, 160
 
 
 class KeptPages:
     """Keeps pages until something they rest on changes. One event loop uses it."""
 
     def __init__(self) -> None:
-        self._kept: LRUCache[Hashable, tuple[Rows, Method, Ordered]] = LRUCache(PAGES_KEPT)
+        self._kept: LRUCache[Hashable, tuple[Rows, Method, Ordered]] = LRUCache(BYTES_KEPT, _bytes_of)
 
     def key_of(
         self, ranking: Ranking, occasion: Occasion, circumstances: Circumstances, reader: CandidateReader | None
@@ -58,6 +59,11 @@ class KeptPages:
     def keep(self, key: Hashable, ranking: Ranking, method: Method, page: Ordered) -> None:
         """Keep ``page``, which ``method`` made of ``ranking``."""
         self._kept[key] = ranking.rows, method, page
+
+
+def _bytes_of(kept: tuple[Rows, Method, Ordered]) -> int:
+    rows, _, page = kept
+    return _CANDIDATE_BYTES * len(rows) + _ROW_BYTES * (1 + len(page.rows))
 
 
 def _told_apart(value: object) -> object:
