@@ -56,10 +56,11 @@ def test_hnswlib_and_the_engine_are_rows_like_any_others(snapshot: Snapshot) -> 
     assert rows[0].calls_per_second == pytest.approx(1e6 / single, rel=1e-3)
 
 
-@pytest.mark.parametrize("server", ["empty", "an afternoon's"])
+@pytest.mark.parametrize("server", ["empty", "bare", "an afternoon's"])
 def test_a_server_of_each_kind_answers_and_is_measured(server: str, snapshots: Path, snapshot: Snapshot) -> None:
     commands: dict[str, edge.Command] = {
         "empty": lambda address: [sys.executable, edge.STAND_IN, "empty", address],
+        "bare": lambda address: [sys.executable, edge.STAND_IN, "bare", address, "--snapshots", str(snapshots)],
         "an afternoon's": lambda address: [
             *(sys.executable, edge.BASELINE, address, str(snapshots), edge.NO_MONGODB, "none")
         ],
