@@ -18,6 +18,8 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
 DEADLINE_SECONDS = 1.0
 """What calls may take, on a machine that is busy with tests; the load test uses what clients have by default."""
 BACK_SECONDS = 2.0
+KEEPER_BACK_SECONDS = 10.0
+"""It is started from nothing, where a worker is forked: imports alone take two seconds of a slow processor."""
 SLACK_SHARE = 0.01
 DRAIN_SECONDS = 1.0
 """How long calls are still taken after TERM."""
@@ -49,7 +51,7 @@ def test_nobody_notices_that_workers_are_restarted_or_the_keeper_is_killed(
         restart_workers(rig, 3)
         back = kill_keeper(rig)
     assert_nobody_noticed(rig)
-    assert back < BACK_SECONDS
+    assert back < KEEPER_BACK_SECONDS
 
 
 @TRANSPORTS
