@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,11 +20,15 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
 DEADLINE_SECONDS = 1.0
 """What calls may take, on a machine that is busy with tests; the load test uses what clients have by default."""
 BACK_SECONDS = 2.0
-KEEPER_BACK_SECONDS = 10.0
-"""It is started from nothing, where a worker is forked: imports alone take two seconds of a slow processor."""
 SLACK_SHARE = 0.01
 DRAIN_SECONDS = 1.0
 """How long calls are still taken after TERM."""
+
+
+def seconds_to_import(module: str) -> float:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.monotonic() - began
 
 
 def assert_nobody_noticed(rig: Rig) -> None:
@@ -51,7 +57,8 @@ def test_nobody_notices_that_workers_are_restarted_or_the_keeper_is_killed(
         restart_workers(rig, 3)
         back = kill_keeper(rig)
     assert_nobody_noticed(rig)
-    assert back < KEEPER_BACK_SECONDS
+    # It is started from nothing, where a worker is forked: on a slow machine its imports alone take that long.
+    assert back < max(BACK_SECONDS, 3 * seconds_to_import("annserve.cli.keeping"))
 
 
 @TRANSPORTS
