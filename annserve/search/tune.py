@@ -55,6 +55,9 @@ _TIMED_AGAIN_SECONDS = 0.05
 """Trials of all queries that are shorter than this are made so often more, and the fastest counts."""
 _SLOW_US = 1_000.0
 """A graph that takes longer at full size gives way to one that is faster, if it meets the target as well."""
+_SLOW_SHARE = 0.1
+"""Of an exact scan, if that is more: what is ten times as fast is not worth building another for, which at the sizes
+where this counts takes an hour."""
 _QUICK_US = 100.0
 """Trials quicker than this are not worth giving up, nor worth a choice that hangs on a few microseconds of noise."""
 _DEEP = 120
@@ -202,7 +205,7 @@ class _Tuning:
             graph, trial = self._grown(recipe, exam)
             if trial.recall >= self.target:
                 sound.append((trial.query_us, trial.recall, graph))
-                if trial.query_us <= _SLOW_US:
+                if trial.query_us <= max(_SLOW_US, _SLOW_SHARE * self.scan_us):
                     break
         if sound:
             _, recall, graph = min(sound, key=itemgetter(0))
