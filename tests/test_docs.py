@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from annserve.catalog.config import CatalogConfig
-from annserve.cli.app import app
+from annserve.cli.app import app_of
 from annserve.domain.catalog import Schema
 from annserve.domain.placements import PlacementText
 from annserve.placements.file import PlacementFile, Section, sections_in
@@ -115,7 +115,7 @@ def commands(command: Any, path: str = "annserve") -> Iterator[str]:
         yield path
 
 
-@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))))
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app_of()))))
 def test_every_command_is_in_the_command_page(command: str) -> None:
     assert f"`{command}" in page("commands.md")
 

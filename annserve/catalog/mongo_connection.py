@@ -61,7 +61,7 @@ GRACE_SECONDS = 0.1
 """How long after its time a server that is alive has said so."""
 LOOK_SECONDS = 0.01
 """How often whoever waits looks whether the monitor found a server."""
-JUDGE_SECONDS = 1.0
+JUDGE_SECONDS = 3.0
 """How long the first call waits to learn whether there is a server."""
 
 # Any int64 of milliseconds is a date to MongoDB, and years beyond 9999 must not break reading.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
@@ -11,11 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from annserve.cli.options import settings
-from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
-from annserve.cli.securing import api_key, channel_credentials, tls_advice
-from annserve_client import AnnserveError, UnavailableError
-from annserve_client.admin import AdminClient, HistoryEntry
+from annserve.cli import admin_placements
+from annserve.cli.admin_client import WAIT_SECONDS, AddressOption, admin_client
+from annserve.cli.output import JsonOption, print_json, print_rows, say
+from annserve_client.admin import HistoryEntry
 
 app = typer.Typer(help="Operate a running instance: what it serves, its workers, items, cache.", no_args_is_help=True)
 snapshots_app = typer.Typer(help="What there is to serve, and which of it is served.", no_args_is_help=True)
@@ -28,36 +25,13 @@ app.add_typer(items_app, name="items")
 app.add_typer(cache_app, name="cache")
 app.add_typer(history_app, name="history")
 app.add_typer(users_app, name="users")
+app.add_typer(admin_placements.app, name="placements")
 
-AddressOption = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Where the admin port is. [env: ANNSERVE_ADMIN_ADDRESS]")
-]
 WaitOption = Annotated[float, typer.Option("--wait", min=0.1, help="Seconds to wait for it to serve.")]
 SlotArgument = Annotated[int, typer.Argument(min=0, metavar="SLOT", help="As `annserve admin workers` shows it.")]
 UserArgument = Annotated[str, typer.Argument(metavar="USER_ID", help="The user's id.")]
 
-_WAIT_SECONDS = 900.0
 _DRAINED = "health says NOT_SERVING; calls that come are answered still: `annserve admin undrain` takes it back"
-
-
-@contextmanager
-def admin_client(address: str | None, wait_seconds: float = _WAIT_SECONDS) -> Iterator[AdminClient]:
-    """Give a client; whatever it raises ends the command with one line that says what to do."""
-    known = settings()
-    target = address or known.admin_address
-    credentials, key = channel_credentials(known), api_key(known)
-    try:
-        with AdminClient(target, change_timeout_seconds=wait_seconds, credentials=credentials, api_key=key) as client:
-            yield client
-    except UnavailableError as error:
-        if error.reason:
-            raise fail(str(error)) from None
-        raise fail(
-            f"no answer from {target}: {error.args[0]}; "
-            + tls_advice(error, "is an instance running, and its admin port there? `annserve serve --demo` starts one")
-        ) from None
-    except AnnserveError as error:
-        raise fail(str(error)) from None
 
 
 def report(text: str, value: dict[str, object], *, as_json: bool) -> None:
@@ -113,9 +87,7 @@ def restart_command(slot: SlotArgument, address: AddressOption = None, as_json: 
 
 
 @app.command("reload")
-def reload_command(
-    address: AddressOption = None, wait: WaitOption = _WAIT_SECONDS, as_json: JsonOption = False
-) -> None:
+def reload_command(address: AddressOption = None, wait: WaitOption = WAIT_SECONDS, as_json: JsonOption = False) -> None:
     """Load the live snapshot and the catalogue's configuration anew, as HUP does; returns when new workers serve."""
     with admin_client(address, wait) as client:
         client.reload()
@@ -163,7 +135,7 @@ def activate(
         str, typer.Argument(metavar="SNAPSHOT_ID", help="As `annserve admin snapshots list` shows.")
     ],
     address: AddressOption = None,
-    wait: WaitOption = _WAIT_SECONDS,
+    wait: WaitOption = WAIT_SECONDS,
     as_json: JsonOption = False,
 ) -> None:
     """Serve another snapshot under full load; returns when it serves, and only then makes it the live one."""
@@ -173,7 +145,7 @@ def activate(
 
 
 @snapshots_app.command("rollback")
-def roll_back(address: AddressOption = None, wait: WaitOption = _WAIT_SECONDS, as_json: JsonOption = False) -> None:
+def roll_back(address: AddressOption = None, wait: WaitOption = WAIT_SECONDS, as_json: JsonOption = False) -> None:
     """Serve the snapshot that was live before the live one."""
     with admin_client(address, wait) as client:
         snapshot_id = client.roll_back()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from annserve.cli.admin import AddressOption, admin_client
+from annserve.cli.admin_client import AddressOption, admin_client
 from annserve.cli.output import JsonOption, console, fail, print_json, print_rows, say
 from annserve_client.admin import PlacementList, PlacementProblem
 

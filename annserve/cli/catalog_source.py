@@ -16,6 +16,8 @@ from annserve.catalog.config import CatalogConfig
 from annserve.cli.options import settings
 from annserve.domain.catalog import CatalogStore, Schema
 from annserve.domain.errors import InputError
+from annserve.keeper.settings import KeeperSettings
+from annserve.settings import Settings
 
 CatalogOption = Annotated[
     str | None,
@@ -157,3 +159,8 @@ def required_source(
     if source is None:
         raise InputError("which catalogue? name it with --catalog or ANNSERVE_CATALOG, or use --demo")
     return source
+
+
+def keeper_settings_of(settings: Settings) -> KeeperSettings:
+    """Return how the catalogue is to be followed."""
+    return KeeperSettings(ttl_seconds=settings.catalog_ttl_ms / 1_000)

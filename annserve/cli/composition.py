@@ -13,7 +13,7 @@ from pathlib import Path
 from annserve.cache.bitmaps import BitmapCache
 from annserve.cache.shared import SharedCache
 from annserve.cli.background import NICENESS, SEARCHING_NICENESS, in_background, stand_back
-from annserve.cli.catalog_source import CatalogSource
+from annserve.cli.catalog_source import CatalogSource, keeper_settings_of
 from annserve.cli.event_source import event_store_of, event_words_of
 from annserve.domain.catalog import CatalogStore
 from annserve.domain.erasure import ErasedUsers
@@ -42,7 +42,6 @@ from annserve.keeper.fresh_news import FreshNewsReader
 from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
-from annserve.keeper.settings import KeeperSettings
 from annserve.placements.recipe import PlacementSet
 from annserve.service.event_queue import EventQueue
 from annserve.service.metrics import Metrics
@@ -279,11 +278,6 @@ def _catalog_settings_of(settings: Settings) -> CatalogSettings:
         wait_seconds=settings.catalog_wait_ms / 1_000,
         metadata_ttl_seconds=settings.catalog_ttl_ms / 1_000,
     )
-
-
-def keeper_settings_of(settings: Settings) -> KeeperSettings:
-    """Return how the catalogue is to be followed."""
-    return KeeperSettings(ttl_seconds=settings.catalog_ttl_ms / 1_000)
 
 
 async def _connected(store: CatalogStore, snapshot: Snapshot) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 
 from annserve.catalog.file_fresh import FileFreshStore
 from annserve.catalog.mongo_store import MongoCatalog
-from annserve.cli.catalog_source import CatalogSource, catalog_source
+from annserve.cli.catalog_source import CatalogSource, catalog_source, keeper_settings_of
 from annserve.cli.child_program import begun
-from annserve.cli.composition import keeper_settings_of
 from annserve.cli.event_source import erasure_store_of, event_store_of
 from annserve.cli.placement_source import placement_source, schema_of
 from annserve.cli.securing import is_reflected, security_of

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from annserve import demo
@@ -38,6 +36,9 @@ class Names:
         """
         if option is None:
             return cls({})
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         path, *columns = [str(demo.ITEMS)] if option == "demo" else option.rsplit(":", 2)
         if len(columns) == 1:
             raise InputError(f"--names {option}: give both columns, as in items.parquet:item_id:name, or none")

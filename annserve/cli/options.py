@@ -7,14 +7,16 @@ import re
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
 
 from annserve.domain.errors import InputError, NoSnapshotError
 from annserve.settings import Settings
-from annserve.snapshot.store import SnapshotStore
+
+if TYPE_CHECKING:
+    from annserve.snapshot.store import SnapshotStore
 
 SnapshotsOption = Annotated[
     Path | None,
@@ -58,6 +60,8 @@ def misspelt() -> list[str]:
 
 def open_store(folder: Path | None) -> SnapshotStore:
     """Return the store in ``folder``, or the one that the settings name."""
+    from annserve.snapshot.store import SnapshotStore
+
     return SnapshotStore(folder if folder is not None else settings().snapshots)
 
 

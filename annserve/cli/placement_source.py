@@ -11,8 +11,6 @@ from annserve.domain.catalog import CatalogStore, Schema
 from annserve.domain.errors import CatalogUnavailableError, InputError
 from annserve.domain.placements import PlacementSource, PlacementText
 from annserve.placements.folder import PlacementFolder, read_folder
-from annserve.placements.loading import compiled_set
-from annserve.placements.problems import PlacementsRefusedError
 from annserve.settings import Settings
 
 
@@ -53,6 +51,9 @@ def check_placements(settings: Settings, source: CatalogSource | None) -> None:
     """
     if not has_placements(settings):
         return
+    from annserve.placements.loading import compiled_set
+    from annserve.placements.problems import PlacementsRefusedError
+
     try:
         texts = _read(settings, source)
     except CatalogUnavailableError as error:

@@ -25,9 +25,7 @@ from annserve.domain.progress import Progress
 from annserve.snapshot.store import SnapshotStore
 from annserve.training.columns import TimeUnit
 from annserve.training.erased import without_erased
-from annserve.training.fold_in import implicit_constants
 from annserve.training.interactions import Columns, Interactions, read_interactions
-from annserve.training.pairs import pairs_of
 from annserve.training.readers import Format
 
 if TYPE_CHECKING:
@@ -83,6 +81,7 @@ def train_command(
     as_json: JsonOption = False,
 ) -> None:
     """Train on interactions, from files or from events, and publish a snapshot."""
+    from annserve.training.pairs import pairs_of
     from annserve.training.provenance import METRIC, provenance_of
     from annserve.training.train import train
 
@@ -104,6 +103,7 @@ def train_command(
 
 def train_demo(store: SnapshotStore) -> None:
     """Train on the bundled data with every default, and make the snapshot live."""
+    from annserve.training.pairs import pairs_of
     from annserve.training.train import train
 
     with progress_bars() as progress:
@@ -237,6 +237,8 @@ def import_command(
 
 
 def _fold_in_constants(text: str) -> FoldInConstants:
+    from annserve.training.fold_in import implicit_constants
+
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError:
@@ -311,7 +313,7 @@ def _interactions(
     if use_demo == bool(paths):
         raise typer.BadParameter("name the files of interactions, or say --demo or --from", param_hint="FILE...")
     if use_demo:
-        return read_interactions(demo.INTERACTIONS, columns=demo.COLUMNS, progress=progress)
+        return read_interactions(demo.INTERACTIONS, columns=Columns(**demo.COLUMNS), progress=progress)
     interactions = read_interactions(
         paths or [], columns=columns, format_=format_, max_bad_share=max_bad_share, progress=progress
     )
@@ -345,6 +347,8 @@ def _split_ms(interactions: Interactions, split: str) -> int:
 
 
 def _train_share(interactions: Interactions, split_ms: int) -> float:
+    from annserve.training.pairs import pairs_of
+
     return float((pairs_of(interactions).first_times < split_ms).mean())
 
 

@@ -4,8 +4,7 @@ Online Retail, by Dr Daqing Chen, CC0; see ``online_retail/README.md``.
 """
 
 from pathlib import Path
-
-from annserve.training.interactions import Columns
+from typing import Any
 
 _FOLDER = Path(__file__).parent / "online_retail"
 
@@ -21,8 +20,8 @@ CATALOG = Path(__file__).parent / "catalog.yaml"
 PLACEMENTS = Path(__file__).parent / "placements"
 """Four worked examples: `home`, `popup`, `page_end`, `cart`."""
 
-COLUMNS = Columns(user="customer_id", item="item_id", time="time")
-"""Which column of `INTERACTIONS` is what."""
+COLUMNS: dict[str, Any] = {"user": "customer_id", "item": "item_id", "time": "time"}
+"""Which column of `INTERACTIONS` is what: arguments of `training.interactions.Columns`."""
 
 TRAINING = {"trainer": "svd"}
 """What validation chose for this data, where it is not the default (docs/evaluation.md)."""

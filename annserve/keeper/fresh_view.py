@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from annserve.snapshot.files import map_array
 from annserve.snapshot.ids import IdIndex
 from annserve.snapshot.manifest import read_manifest
 from annserve.snapshot.soundness import gram_matrix
-from annserve.training.fold_in import FoldIn
+
+if TYPE_CHECKING:
+    from annserve.training.fold_in import FoldIn
 
 _RIDGE = 1e-6
 """Of the mean of the Gram matrix's diagonal: as little as makes the system solvable."""
@@ -102,6 +105,9 @@ class FreshView:
             constants = FoldInConstants(
                 gram_weight=1.0, item_weight=0.0, target=1.0, regularization=ridge, regularization_per_item=0.0
             )
+        # It brings scipy, which would make a keeper's start a fifth longer, and most have no item to fold in.
+        from annserve.training.fold_in import FoldIn  # noqa: PLC0415
+
         return FoldIn(gram, constants)
 
     def _change(self, stored: StoredItem) -> FreshChange:

@@ -16,7 +16,7 @@ import trustme
 from admin_twins import Admin, three_snapshots
 from typer.testing import CliRunner, Result
 
-from annserve.cli.app import app
+from annserve.cli.app import app_of
 from annserve.cli.fresh_lines import batches, read_items
 from annserve.domain.errors import InputError, InstanceUnavailableError
 from annserve.service.admin import Swap
@@ -42,7 +42,7 @@ def run(admin: Admin) -> Iterator[Run]:
     """Return a function that runs ``annserve admin`` against the twins."""
 
     def run(*arguments: str, code: int = 0, **more: Any) -> Result:
-        done = CliRunner().invoke(app, ["admin", *arguments, "--address", admin.address], **more)
+        done = CliRunner().invoke(app_of(), ["admin", *arguments, "--address", admin.address], **more)
         assert done.exit_code == code, done.output
         return done
 
@@ -164,7 +164,7 @@ def test_no_server_is_said_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    done = CliRunner().invoke(app, ["admin", "status", "--address", f"127.0.0.1:{port}"])
+    done = CliRunner().invoke(app_of(), ["admin", "status", "--address", f"127.0.0.1:{port}"])
 
     assert done.exit_code == 1
     assert f"no answer from 127.0.0.1:{port}" in done.output
@@ -179,7 +179,7 @@ def test_a_server_that_speaks_tls_is_told_from_none_at_all() -> None:
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
 
-    done = CliRunner().invoke(app, ["admin", "status", "--address", f"127.0.0.1:{port}"])
+    done = CliRunner().invoke(app_of(), ["admin", "status", "--address", f"127.0.0.1:{port}"])
     server.stop(None)
 
     assert done.exit_code == 1
@@ -192,7 +192,7 @@ def test_snapshot_is_pulled_once_and_made_live_where_told(store_of_three: Snapsh
     where = ["--from", f"file://{store_of_three.root}", "--snapshots", str(tmp_path / "here")]
 
     def pull(*arguments: str) -> dict[str, object]:
-        done = CliRunner().invoke(app, ["snapshots", "pull", *arguments, *where, "--json"])
+        done = CliRunner().invoke(app_of(), ["snapshots", "pull", *arguments, *where, "--json"])
         assert done.exit_code == 0, done.output
         value: dict[str, object] = json.loads(done.stdout)
         return value

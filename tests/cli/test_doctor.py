@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from annserve.cli import doctor
-from annserve.cli.app import app
+from annserve.cli.app import app_of
 from annserve.supervisor.cgroups import CgroupLimits, cgroup_limits
 
 
@@ -90,7 +90,7 @@ def test_shared_memory_that_is_small_or_missing_is_a_warning(tmp_path: Path) -> 
 
 
 def test_every_check_is_reported(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["doctor", "--json", "--snapshots", str(tmp_path)])
+    done = CliRunner().invoke(app_of(), ["doctor", "--json", "--snapshots", str(tmp_path)])
 
     found = {row["check"]: row["state"] for row in json.loads(done.stdout)}
     assert {"processors", "memory", "shared memory", "open files", "processes", "admin address"} <= set(found)

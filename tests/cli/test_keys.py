@@ -7,12 +7,12 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from annserve.cli.app import app
+from annserve.cli.app import app_of
 from annserve.service.access_keys import PREFIX, AccessKeys, Scope
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["keys", *arguments])
+    result = CliRunner().invoke(app_of(), ["keys", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -46,7 +46,7 @@ def test_to_revoke_what_is_not_one_key_changes_nothing(tmp_path: Path) -> None:
     run("new", str(file), "shop", "--scope", "query")
     before = file.read_text()
 
-    result = CliRunner().invoke(app, ["keys", "revoke", str(file), "zz"])
+    result = CliRunner().invoke(app_of(), ["keys", "revoke", str(file), "zz"])
 
     assert result.exit_code != 0
     assert file.read_text() == before

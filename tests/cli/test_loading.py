@@ -57,6 +57,21 @@ def test_a_loader_begins_without_looking_up_the_version_which_takes_as_long_as_a
     assert done.stdout.split() == ["False"]
 
 
+@pytest.mark.parametrize(
+    ("program", "not_needed"),
+    [
+        ("import annserve.cli.keeping", {"scipy"}),
+        ("from annserve.cli.app import app_of; app_of()", {"scipy", "pymongo", "implicit"}),
+        ("from annserve.cli.app import app_of; app_of(['query'])", {"numpy", "pymongo", "pyarrow", "hnswlib"}),
+    ],
+)
+def test_nothing_is_imported_that_takes_long_and_is_hardly_ever_needed(program: str, not_needed: set[str]) -> None:
+    look = f"{program}\nimport sys; print(*set(sys.modules) & {not_needed})"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.split() == []
+
+
 def test_a_worker_reads_a_file_of_items_behind_whoever_answers_calls() -> None:
     class Source:
         is_mongodb = False

@@ -16,7 +16,7 @@ import yaml
 from check_jsonschema import builtin_schemas
 from jsonschema import Draft7Validator
 
-from annserve.cli.app import app
+from annserve.cli.app import app_of
 from annserve.cli.refresh import BUSY_CODE, REFUSED_CODE
 from annserve.settings import Settings
 
@@ -68,7 +68,7 @@ def test_a_refresh_is_a_command_that_there_is_and_writes_where_instances_pull_fr
     claims = {one["name"]: one.get("persistentVolumeClaim", {}).get("claimName") for one in pod["volumes"]}
     writable = [one for one in container["volumeMounts"] if not one.get("readOnly")]
     (rule,) = job["podFailurePolicy"]["rules"]
-    known = {option for one in typer.main.get_command(app).commands["refresh"].params for option in one.opts}  # type: ignore[attr-defined]
+    known = {option for one in typer.main.get_command(app_of()).commands["refresh"].params for option in one.opts}  # type: ignore[attr-defined]
 
     assert container["args"][0] == "refresh"
     assert {one for one in container["args"] if one.startswith("--")} <= known

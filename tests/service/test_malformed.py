@@ -34,7 +34,7 @@ from annserve.v1 import recommendation_service_pb2 as messages
 
 Request: TypeAlias = messages.SimilarRequest | messages.PersonalizeRequest | messages.RelatedRequest
 TIMEOUT_SECONDS = 20.0
-EXAMPLES = 1_000
+EXAMPLES = 500
 MUTATIONS = 9
 METHODS = ("Similar", "Personalize", "Related", "BatchRecommend")
 EXPECTED = {
@@ -286,7 +286,7 @@ def test_request_within_the_contract_is_never_called_invalid(server: Server, req
     assert code is not grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_ten_thousand_near_valid_and_mutated_requests_get_a_valid_answer_or_a_telling_status(
+def test_near_valid_and_mutated_requests_get_a_valid_answer_or_a_telling_status(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @settings(quick, max_examples=EXAMPLES)

@@ -1,4 +1,4 @@
-"""A thousand damaged snapshots: each refused for the right reason, none loaded, the process alive."""
+"""Snapshots damaged at random, in every way there is: each refused for the right reason, and the process alive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from annserve.snapshot.ids import encode_ids
 from annserve.snapshot.manifest import sha256_of
 from annserve.snapshot.snapshot import load_snapshot
 
-DAMAGE_COUNT = 1000
+DAMAGE_COUNT = 400
 PAGE = 4096
 
 Damage = Callable[[Path, np.random.Generator], None]
@@ -364,7 +364,7 @@ def expected_refusals(damage: Damage, built: Built) -> set[Refusal]:
     return DAMAGES[damage]
 
 
-def test_a_thousand_damaged_snapshots_are_refused_with_the_reason(built: Built, tmp_path: Path) -> None:
+def test_damaged_snapshots_are_refused_with_the_reason(built: Built, tmp_path: Path) -> None:
     damages = list(DAMAGES)
     wrong: list[str] = []
     refusals: Counter[str] = Counter()
