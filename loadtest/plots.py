@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 # Labels stay text, and a plot drawn again is the same file.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "annserve", "axes.grid": True, "grid.alpha": 0.3})
 
+_PANELS_ACROSS = 3
 _SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
@@ -47,13 +48,21 @@ def draw_steps(steps: Mapping[str, Sequence[Mapping[str, Any]]], bound_ms: float
 
 
 def draw_growth(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> None:
-    """Draw a panel for each of ``columns``, by name, over the number of items."""
-    figure = Figure(figsize=(3.2 * len(columns), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(columns), squeeze=False)[0]
-    for axes, (column, label) in zip(panels, columns.items(), strict=True):
-        axes.plot([row["items"] for row in rows], [row[column] for row in rows], "o-")
+    """Draw a panel for each of ``columns``, by name, over the number of items; every point says what it is."""
+    down = -(-len(columns) // _PANELS_ACROSS)
+    figure = Figure(figsize=(3.4 * _PANELS_ACROSS, 3.0 * down), layout="constrained")
+    panels = figure.subplots(down, _PANELS_ACROSS, squeeze=False).flat
+    for axes, (column, label) in zip(panels, columns.items(), strict=False):
+        items, values = [row["items"] for row in rows], [row[column] for row in rows]
+        axes.plot(items, values, "o-")
+        for item_count, value in zip(items, values, strict=True):
+            text = f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+            axes.annotate(text, (item_count, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel="items", title=label)
-        axes.set_xticks([row["items"] for row in rows], [f"{row['items']:,}" for row in rows], rotation=30)
+        axes.margins(0.15, 0.2)
+        axes.set_xticks(items, [f"{item_count:,}" for item_count in items], rotation=30)
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_minor_formatter("")
         axes.xaxis.minorticks_off()
     _save(figure, path)
 
