@@ -226,3 +226,10 @@ class Settings(BaseSettings):
         le=1.0,
         description="Of calls that were answered, how many are logged; of those that were not all are.",
     )
+    recall_share: float = Field(
+        default=0.001,
+        ge=0.0,
+        le=1.0,
+        description="Of searches by graph, how many are made again, exactly, to know how much they found; they take a "
+        "hundredth of a processor at most.",
+    )

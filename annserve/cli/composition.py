@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from annserve.cache.bitmaps import BitmapCache
@@ -20,6 +21,7 @@ from annserve.domain.erasure import ErasedUsers
 from annserve.domain.errors import AnnserveError
 from annserve.domain.events import Event, EventStore, EventType, ShownReader
 from annserve.domain.fresh import FreshChange
+from annserve.domain.model import Space
 from annserve.domain.ports import Recommender
 from annserve.engine.catalog_recommender import CatalogRecommender
 from annserve.engine.catalog_settings import CatalogSettings
@@ -43,6 +45,7 @@ from annserve.keeper.fresh_rows import FreshRows
 from annserve.keeper.keeper import Keeper
 from annserve.keeper.link_client import KeeperLink
 from annserve.placements.recipe import PlacementSet
+from annserve.search.recall_sampler import RecallSampler
 from annserve.service.event_queue import EventQueue
 from annserve.service.metrics import Metrics
 from annserve.service.server import Served
@@ -135,6 +138,7 @@ async def opened_service(
     def placed(inner: PlainQuestions) -> Recommender:
         return PlacementRecommender(inner, recommender, placements, users.shown, settings.catalog_wait_ms / 1_000)
 
+    sampler = _sampler_of(snapshot, settings.recall_share, metrics)
     try:
         if source is None or store is None:
             async with _told_of_fresh_items(fresh, users.news, keeper), users.queue(settings.calls_max) as events:
@@ -156,7 +160,16 @@ async def opened_service(
                 similar = SimilarTogether(recommender, opened.is_open)
                 yield Served(recommender=placed(opened), events=events, similar=similar)
     finally:
+        if sampler is not None:
+            sampler.close()
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _sampler_of(snapshot: Snapshot, share: float, metrics: Metrics | None) -> RecallSampler | None:
+    if metrics is None or not share:
+        return None
+    spaces = {Space.AFFINITY: snapshot.affinity, Space.LIKENESS: snapshot.likeness}
+    return RecallSampler(spaces, share, metrics.recalled, partial(stand_back, SEARCHING_NICENESS))
 
 
 def _opened(source: CatalogSource) -> CatalogStore:

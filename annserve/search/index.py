@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -41,12 +41,29 @@ class SearchResult:
     """How many rows could have been returned."""
 
 
+class Observer(Protocol):
+    """Is told of some of the searches that a graph has answered."""
+
+    def is_drawn(self) -> bool:
+        """Return whether it wants to be told of a search."""
+        ...
+
+    def take(self, query: Vectors, restriction: Restriction | None, excluded: Rows | None, found: Rows) -> None:
+        """Take a search, as `SpaceIndex.search` was asked for it, and the rows that were found."""
+        ...
+
+
 class LongScanError(Exception):
     """The graph did not answer, and exact search would take longer than the caller can wait here."""
 
 
 class SpaceIndex:
-    """Searches one space. Read-only: threads may share it, and children may inherit it through a fork."""
+    """Searches one space. Threads may share it, and children may inherit it through a fork.
+
+    All of it is read-only but who observes it, which is a process's own business.
+    """
+
+    observer: Observer | None = None
 
     def __init__(
         self,
@@ -125,6 +142,8 @@ class SpaceIndex:
         found: _Found | None = None
         if self.graph is not None and not exact and k:
             found = self._by_graph(self.graph, query, k, restriction, unwanted, ef_search or 0, fallback_us_max)
+        if found is not None and self.observer is not None and self.observer.is_drawn():
+            self.observer.take(query, restriction, excluded, found[0])
         path = SearchPath.HNSW if found else SearchPath.EXACT
         rows, scores = found or self._by_scan(query, k, restriction, excluded, deadline)
         return SearchResult(rows=rows, scores=scores, path=path, eligible_count=eligible_count)
@@ -173,6 +192,10 @@ class SpaceIndex:
         for own_row, (its_rows, its_scores) in zip(own_rows, others, strict=True):
             place = its_rows.index(own_row) if own_row in its_rows else k
             del its_rows[place], its_scores[place]
+        if self.observer is not None:
+            for query, own_row, (its_rows, _) in zip(queries, own_rows, others, strict=True):
+                if self.observer.is_drawn():
+                    self.observer.take(query, None, self._own(own_row), np.array(its_rows))
         return others
 
     def others_us(self, k: int) -> float:
@@ -271,6 +294,10 @@ class SpaceIndex:
             scores[restriction.positions(excluded)] = -np.inf
         positions, scores = top_k(scores, k)
         return restriction.rows[positions], scores
+
+    def _own(self, row: int) -> Rows | None:
+        """Return what a query about ``row`` excludes, which need not be of this space."""
+        return np.array([row]) if row < self.count else None
 
     def _checked_query(self, query: Vectors) -> Vectors:
         query = checked_queries(query, self.dimension)

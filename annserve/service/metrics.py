@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
+from annserve.domain.model import Space
 from annserve.domain.ports import Basis, Recommender
 from annserve.domain.query import Answer, Query, SearchPath, Source
 
@@ -76,6 +77,13 @@ class Metrics:
             ("path",),
             _CALL_SECONDS,
         )
+        self._recall = self._counter(
+            "annserve_recall_results",
+            "Of a sample of searches by graph, what the exact answer has.",
+            "space",
+            "filtered",
+            "outcome",
+        )
         self._published: list[Callable[[], None]] = []
         self._graph, self._scan = (
             searches.labels(path.value).observe_each for path in (SearchPath.HNSW, SearchPath.EXACT)
@@ -131,6 +139,12 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """Count a call that was turned away."""
         self._rejected.labels(reason).inc()
+
+    def recalled(self, space: Space, is_filtered: bool, found_count: int, missed_count: int) -> None:
+        """Count the rows of an exact answer, by whether the graph had found them."""
+        filtered = "yes" if is_filtered else "no"
+        for outcome, count in (("found", found_count), ("missed", missed_count)):
+            self._recall.labels(space.value, filtered, outcome).inc(count)
 
     def answered(self, answer: Answer, seconds: float) -> None:
         """Count an answer that the engine made."""

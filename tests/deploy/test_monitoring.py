@@ -27,10 +27,11 @@ RARE = {
     "annserve_degraded_total",
     "annserve_fallbacks_total",
     "annserve_keeper_total",
+    "annserve_recall_results_total",
     "annserve_rejected_total",
     "annserve_worker_exits_total",
 }
-"""Their first sample comes with the first event, with API keys, or with MongoDB."""
+"""Their first sample comes with the first event, with API keys, with MongoDB, or with a graph."""
 
 ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
