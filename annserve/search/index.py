@@ -142,8 +142,9 @@ class SpaceIndex:
         found: _Found | None = None
         if self.graph is not None and not exact and k:
             found = self._by_graph(self.graph, query, k, restriction, unwanted, ef_search or 0, fallback_us_max)
-        if found is not None and self.observer is not None and self.observer.is_drawn():
-            self.observer.take(query, restriction, excluded, found[0])
+        observer = self.observer
+        if found is not None and observer is not None and observer.is_drawn():
+            observer.take(query, restriction, excluded, found[0])
         path = SearchPath.HNSW if found else SearchPath.EXACT
         rows, scores = found or self._by_scan(query, k, restriction, excluded, deadline)
         return SearchResult(rows=rows, scores=scores, path=path, eligible_count=eligible_count)
@@ -192,10 +193,11 @@ class SpaceIndex:
         for own_row, (its_rows, its_scores) in zip(own_rows, others, strict=True):
             place = its_rows.index(own_row) if own_row in its_rows else k
             del its_rows[place], its_scores[place]
-        if self.observer is not None:
+        observer = self.observer
+        if observer is not None:
             for query, own_row, (its_rows, _) in zip(queries, own_rows, others, strict=True):
-                if self.observer.is_drawn():
-                    self.observer.take(query, None, self._own(own_row), np.array(its_rows))
+                if observer.is_drawn():
+                    observer.take(query, None, self._own(own_row), np.array(its_rows))
         return others
 
     def others_us(self, k: int) -> float:
