@@ -127,7 +127,8 @@ def expiry(folder: Path, rounds: int, period: float) -> int:
         begin = time.monotonic() + 0.5
         for worker in workers:
             worker.begin(do="rounds", key="k", start=begin, count=rounds, period=period, clients=64, ttl=0.7 * period)
-        made = [sum(times) for times in zip(*(worker.heard() for worker in workers), strict=True)]
+        rounds_of_workers = zip(*(worker.heard() for worker in workers), strict=True)
+        made = [sum(computed for computed, _ in one) for one in rounds_of_workers]
         for worker in workers:
             worker.end()
     once = sum(times == 1 for times in made) / rounds

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from annserve.cache import shared
 from annserve.cache.entries import name_of
 from annserve.cache.shared import Found, Made, SharedCache
 from annserve.cache.shared_writer import CacheWriter
@@ -113,6 +114,7 @@ class _Worker:
         self._folder = folder
         self._cache = SharedCache(folder)
         self._computed = 0
+        self._wait_seconds = shared.WAIT_SECONDS
 
     async def serve(self) -> None:
         _say({"ready": True})
@@ -121,6 +123,10 @@ class _Worker:
             command = json.loads(line)
             _say(await getattr(self, command.pop("do"))(**command))
         self._cache.close()
+
+    async def be_patient(self, seconds: float) -> Any:
+        """Wait so long for what others make, and until they see what is made here: longer than any machine stalls."""
+        shared.WAIT_SECONDS = shared._SHOWN_SECONDS = self._wait_seconds = seconds
 
     async def get(self, key: str) -> Any:
         found = self._cache.get(key.encode())
@@ -172,12 +178,17 @@ class _Worker:
         }
 
     async def rounds(self, key: str, start: float, count: int, period: float, clients: int, ttl: float) -> Any:
-        """Have many clients ask for what has just expired, again and again; return how often it was made each time."""
-        computed = []
+        """Have many clients ask for what has just expired, again and again.
+
+        Return for each time how often it was made, and how long after its moment all had been answered.
+        """
+        rounds = []
         for number in range(count):
-            await asyncio.sleep(max(start + number * period - time.monotonic(), 0.0))
-            computed.append((await self.ask(key, clients=clients, ttl=ttl, compute_ms=2.0))["computed"])
-        return computed
+            due = start + number * period
+            await asyncio.sleep(max(due - time.monotonic(), 0.0))
+            computed = (await self.ask(key, clients=clients, ttl=ttl, compute_ms=2.0))["computed"]
+            rounds.append([computed, time.monotonic() - due])
+        return rounds
 
     async def make_now(self, key: str, value: str = "v", *, gives_up: bool = False, again: bool = False) -> Any:
         """Make the value at once, if it is this worker's turn; return what `begin` said.
@@ -208,6 +219,10 @@ class _Worker:
             return False
         return True
 
+    async def refreshes(self) -> Any:
+        """Return whether a value is being made anew here."""
+        return bool(self._cache._refreshing)
+
     async def computed(self) -> Any:
         return self._computed
 
@@ -220,7 +235,7 @@ class _Worker:
             await asyncio.sleep(compute_ms / 1e3)
             return Made(value.encode())
 
-        return await self._cache.get_or_compute(key.encode(), compute, ttl, stale)
+        return await self._cache.get_or_compute(key.encode(), compute, ttl, stale, self._wait_seconds)
 
 
 def _is_locked_elsewhere(folder: Path | None, key: str) -> bool:

@@ -5,9 +5,12 @@ One BLAS thread, set before NumPy is imported: as a server runs, and as `implici
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import uuid
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +24,22 @@ os.environ["ANNSERVE_OPS_ADDRESS"] = os.environ["ANNSERVE_ADMIN_ADDRESS"] = "127
 os.environ["ANNSERVE_SHARED_CACHE_BYTES"] = str(8 << 20)
 # What a script runs in the background is deaf to Ctrl-C, and so would be all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_sock_connect = BaseSelectorEventLoop.sock_connect
+
+
+def _connecting(loop: BaseSelectorEventLoop, sock: socket.socket, address: Any) -> asyncio.Task[None]:
+    """Connect, and close ``sock`` if that is cancelled, be it before it has begun.
+
+    PyMongo 4.20 does that for failures and time-outs alone. A catalogue that is closed while it connects would leave
+    its socket to the garbage collector, whose warning fails whichever test runs by then.
+    """
+    task = loop.create_task(_sock_connect(loop, sock, address))
+    task.add_done_callback(lambda done: sock.close() if done.cancelled() else None)
+    return task
+
+
+BaseSelectorEventLoop.sock_connect = _connecting  # type: ignore[assignment,method-assign]
 
 
 @pytest.fixture(scope="session")

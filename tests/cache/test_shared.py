@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import shutil
 import signal
@@ -19,6 +20,9 @@ from annserve.cache.shared_writer import BYTES_MIN, CacheWriter
 from annserve.domain.errors import InputError
 
 PATIENCE_SECONDS = 10.0
+ROUNDS = 8
+TTL_SECONDS = 0.2
+ON_TIME_SECONDS = 0.8 * TTL_SECONDS
 
 
 @pytest.fixture
@@ -70,10 +74,11 @@ def test_what_has_expired_is_nowhere(start: Callable[..., CacheProcess]) -> None
     start("writer")
     maker, asker = start(), start()
     maker.tell(do="put", key="lasting", value="v")
-    maker.tell(do="put", key="brief", value="v", ttl=0.2)
-    eventually(lambda: asker.tell(do="get", key="lasting"))
+    maker.tell(do="put", key="brief", value="v", ttl=1.0)
+    eventually(lambda: asker.tell(do="get", key="brief"))
     eventually(lambda: asker.tell(do="get", key="brief") is None)
-    assert maker.tell(do="get", key="brief") is None
+    eventually(lambda: maker.tell(do="get", key="brief") is None)
+    assert asker.tell(do="get", key="lasting") == ["v", "instance"]
     assert maker.tell(do="get", key="lasting") == ["v", "worker"]
 
 
@@ -146,31 +151,43 @@ def test_a_worker_told_to_keep_to_itself_has_the_same_door(processes: contextlib
 def test_a_value_that_expires_is_made_once_by_all_workers_together(start: Callable[..., CacheProcess]) -> None:
     start("writer")
     workers = [start() for _ in range(4)]
-    count, period = 60, 0.1
-    begin = time.monotonic() + 0.3
     for worker in workers:
-        worker.begin(do="rounds", key="k", start=begin, count=count, period=period, clients=64, ttl=0.7 * period)
-    times_made = [sum(one) for one in zip(*(worker.heard() for worker in workers), strict=True)]
-    # A machine that does other things may skip a beat.
-    assert sum(times == 1 for times in times_made) >= 0.9 * count
-    assert max(times_made) <= 2
+        worker.tell(do="be_patient", seconds=PATIENCE_SECONDS)
+    times_made: list[int] = []
+    end = time.monotonic() + 60.0
+    while len(times_made) < ROUNDS:
+        assert time.monotonic() < end, f"only {len(times_made)} rounds were on time"
+        begin = time.monotonic() + 0.3
+        asked = {"do": "rounds", "key": f"k{begin}", "clients": 64, "ttl": TTL_SECONDS}
+        for worker in workers:
+            worker.begin(**asked, start=begin, count=ROUNDS + 1, period=2 * TTL_SECONDS)
+        rounds = list(zip(*(worker.heard() for worker in workers), strict=True))
+        # Whom the machine holds up asks when the value has expired again, or makes one that lasts into the next round.
+        times_made += [
+            sum(times for times, _ in this)
+            for last, this in itertools.pairwise(rounds)
+            if all(seconds < ON_TIME_SECONDS for _, seconds in (*last, *this))
+        ]
+    assert set(times_made) == {1}
 
 
 def test_a_stale_value_is_handed_out_at_once_while_one_worker_makes_it_anew(start: Callable[..., CacheProcess]) -> None:
     start("writer")
     workers = [start(), start()]
+    for worker in workers:
+        worker.tell(do="be_patient", seconds=PATIENCE_SECONDS)
     workers[0].tell(do="put", key="k", value="old", ttl=0.001, stale=60.0)
     eventually(lambda: workers[1].tell(do="ask", key="k", value="old", ttl=0.001, stale=60.0)["stale"])
     eventually(lambda: workers[0].tell(do="ask", key="k", value="old", ttl=0.001, stale=60.0)["stale"])
-    time.sleep(0.1)  # What these began has ended.
+    eventually(lambda: not any(worker.tell(do="refreshes") for worker in workers))
     before = sum(worker.tell(do="computed") for worker in workers)
 
     for worker in workers:
-        worker.begin(do="ask", key="k", value="new", clients=64, ttl=60.0, compute_ms=100.0)
+        worker.begin(do="ask", key="k", value="new", clients=64, ttl=60.0, compute_ms=1_500.0)
     outcomes = [worker.heard() for worker in workers]
 
     assert [outcome["values"] for outcome in outcomes] == [["old"], ["old"]]
-    assert max(outcome["ms"] for outcome in outcomes) < 100.0
+    assert max(outcome["ms"] for outcome in outcomes) < 1_000.0, "somebody waited for it to be made"
     for worker in workers:
         eventually(partial(_gets, worker, "k", "new"))
     assert sum(worker.tell(do="computed") for worker in workers) - before == 1
@@ -181,7 +198,7 @@ def test_a_value_is_made_at_once_by_the_worker_whose_turn_it_is(start: Callable[
     slow, quick = start(), start()
     assert quick.tell(do="put", key="other", value="v") is None  # Both know the writer by now.
     eventually(lambda: slow.tell(do="get", key="other"))
-    slow.begin(do="ask", key="k", value="slow", compute_ms=200.0)
+    slow.begin(do="ask", key="k", value="slow", compute_ms=1_000.0)
     eventually(lambda: quick.tell(do="is_locked", key="k"))
 
     assert quick.tell(do="make_now", key="k") == "not now"
@@ -202,6 +219,7 @@ def test_another_takes_over_at_once_from_one_that_is_killed_while_it_makes_a_val
 ) -> None:
     start("writer")
     leader, follower = start(), start()
+    follower.tell(do="be_patient", seconds=PATIENCE_SECONDS)
     leader.begin(do="ask", key="k", compute_ms=60_000)
     eventually(lambda: follower.tell(do="is_locked", key="k"))
     follower.begin(do="ask", key="k", value="taken over", clients=8)
@@ -213,18 +231,20 @@ def test_another_takes_over_at_once_from_one_that_is_killed_while_it_makes_a_val
 
     assert outcome["values"] == ["taken over"]
     assert outcome["computed"] == 1
-    assert time.monotonic() - killed < 0.15
+    assert time.monotonic() - killed < 0.2 * PATIENCE_SECONDS
 
 
 def test_nobody_waits_long_for_one_that_is_stopped(start: Callable[..., CacheProcess]) -> None:
     start("writer")
     leader, follower = start(), start()
+    follower.tell(do="be_patient", seconds=1.0)
     leader.begin(do="ask", key="k", compute_ms=60_000)
     eventually(lambda: follower.tell(do="is_locked", key="k"))
     leader.signal(signal.SIGSTOP)
     outcome = follower.tell(do="ask", key="k", clients=8)
     assert outcome["values"] == ["v"]
-    assert 240 <= outcome["ms"] < 450
+    # Once, and not one after the other.
+    assert 960 <= outcome["ms"] < 1_900
 
 
 def test_nothing_is_torn_and_nothing_stuck_however_often_writer_and_workers_are_killed(

@@ -258,11 +258,11 @@ async def test_a_catalogue_that_hangs_is_down_while_there_is_still_time_to_answe
     placed.store.gate.clear()
     unknown = Range(PRICE, maximum=3.0)
 
-    async def hanging(asks: Recipe) -> Answer:
-        return await placed.ask(asks, SEED, deadline=Deadline.after(0.5))
+    async def hanging(asks: Recipe, seconds: float = 2.0) -> Answer:
+        return await placed.ask(asks, SEED, deadline=Deadline.after(seconds))
 
     with pytest.raises(DeadlineExceededError):
-        await hanging(recipe(filter=unknown))
+        await hanging(recipe(filter=unknown), 0.5)
     skipping = await hanging(recipe(filter=unknown, on_unavailable=OnUnavailable.SKIP_FILTER))
     assert Degradation.FILTER_SKIPPED in skipping.degradations
     assert skipping.item_ids == (await placed.bare(Mode.SIMILAR, SEED)).item_ids

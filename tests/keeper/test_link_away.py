@@ -181,7 +181,7 @@ async def test_a_keeper_that_falls_silent_counts_as_gone() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, bitmaps = Path(folder) / "keeper.sock", BitmapCache()
         async with await asyncio.start_unix_server(welcome, path):
-            settings = replace(QUICK, keeper_silence_seconds=0.05, reconnect_seconds=10.0)
+            settings = replace(QUICK, keeper_silence_seconds=0.5, reconnect_seconds=10.0)
             link = KeeperLink(path, "s1", bitmaps, settings=settings)
             link.start()
             async with asyncio.timeout(5):

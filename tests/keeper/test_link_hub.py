@@ -44,7 +44,7 @@ async def test_each_snapshot_has_rows_of_its_own_and_is_let_go_when_nobody_serve
 
 async def test_a_snapshot_whose_worker_comes_back_in_time_keeps_its_bitmaps() -> None:
     twin = CatalogTwin(DOCUMENTS)
-    async with linked(twin, settings=replace(QUICK, linger_seconds=0.2)) as under_test:
+    async with linked(twin, settings=replace(QUICK, linger_seconds=1.0)) as under_test:
         await under_test.settled()
         await under_test.workers[0].link.build(CHEAP)
         keeper = under_test.keeper()
@@ -54,7 +54,7 @@ async def test_a_snapshot_whose_worker_comes_back_in_time_keeps_its_bitmaps() ->
         await under_test.settled()
         await worker.link.build(CHEAP, 0.0)
         assert not under_test.hub._closing
-        await asyncio.sleep(0.3)  # Longer than it lingers: nothing to await tells that something did not happen.
+        await asyncio.sleep(1.1)  # Longer than it lingers: nothing to await tells that something did not happen.
 
         assert under_test.keeper() is keeper
         assert twin.reads.count(CHEAP) == 1

