@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from mongod import GivenServer, Mongod, MongoServer
 from pymongo import MongoClient
 
@@ -22,6 +23,11 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Instances started by tests take free ports, and the room they need.
 os.environ["ANNSERVE_OPS_ADDRESS"] = os.environ["ANNSERVE_ADMIN_ADDRESS"] = "127.0.0.1:0"
 os.environ["ANNSERVE_SHARED_CACHE_BYTES"] = str(8 << 20)
+# How long an example takes says how busy the machine is. Where hypothesis sees that it runs on CI it takes its profile
+# "ci" instead, which has these two settings too, and the same examples each time; here they stay random, to find more.
+settings.register_profile(
+    "default", settings.get_profile("default"), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 # What a script runs in the background is deaf to Ctrl-C, and so would be all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from checked_traffic import Oracle, Traffic, catalogue, percentile_ms
 from damaged_snapshots import DAMAGES, damaged
-from instances import Instance, Probes, instance, until
+from instances import PROBE_SECONDS, Instance, Probes, instance, until
 
 from annserve.snapshot.store import SnapshotStore
 from annserve_client.admin import AdminClient
@@ -49,12 +49,14 @@ def rigged(
     workers: int = 2,
     rate: float = 200.0,
     timeout_seconds: float | None = None,
+    probe_seconds: float = PROBE_SECONDS,
     catalogue_options: Sequence[str] | None = None,
     **environment: str,
 ) -> Iterator[Rig]:
     """Run an instance with `checked_traffic`'s catalogue, its load and its probes, for the time of a block.
 
-    The catalogue is a file in ``folder``, unless ``catalogue_options`` name another one with the same contents.
+    Calls may take ``timeout_seconds``, the client's own unless set, and probes ``probe_seconds``. The catalogue is a
+    file in ``folder``, unless ``catalogue_options`` name another one with the same contents.
     """
     options = catalogue(folder) if catalogue_options is None else catalogue_options
     environment = {"ANNSERVE_FRESH_ITEMS": str(folder / "fresh_items.jsonl")} | environment
@@ -68,7 +70,7 @@ def rigged(
         with traffic.flowing():
             # Each worker says so in health when it has heard that enough of them serve.
             time.sleep(SETTLE_SECONDS)
-            with Probes(running).going() as probes:
+            with Probes(running, timeout_seconds=probe_seconds).going() as probes:
                 yield Rig(
                     root=root,
                     snapshot_ids=tuple(snapshot_ids),

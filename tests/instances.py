@@ -147,6 +147,7 @@ class Probes:
     instance: Instance
     http: Sequence[str] = ("/livez", "/readyz", "/metrics")
     interval_seconds: float = 0.1
+    timeout_seconds: float = PROBE_SECONDS
     count: int = 0
     failures: list[str] = field(default_factory=list)
     seconds_max: float = 0.0
@@ -172,7 +173,8 @@ class Probes:
 
     def _get(self, path: str) -> str | None:
         try:
-            with urllib.request.urlopen(f"http://{self.instance.ops_address}{path}", timeout=PROBE_SECONDS) as answer:
+            address = f"http://{self.instance.ops_address}{path}"
+            with urllib.request.urlopen(address, timeout=self.timeout_seconds) as answer:
                 return None if answer.read() else "nothing was said"
         except urllib.error.HTTPError as error:
             with error:
@@ -193,7 +195,7 @@ class Probes:
         with grpc.insecure_channel(self.instance.address, options) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(
-                    health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS
+                    health_pb2.HealthCheckRequest(), timeout=self.timeout_seconds
                 )
             except grpc.RpcError as error:
                 return repr(error)

@@ -14,7 +14,7 @@ from mongo_proxy import Proxy
 from mongod import Mongod
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
-from served_catalog import Call, Served, Traffic, load_items, served
+from served_catalog import CALL_SECONDS, Call, Served, Traffic, load_items, served
 
 OPEN_SECONDS = 1.5
 """So long after an outage began, calls that wait for their own time are over, and what is known counts as stale."""
@@ -45,6 +45,8 @@ class Outage:
     quiet: float
     """When the time before it began that it is compared with."""
     begun: float
+    whole: float
+    """When the step that began it was done; until then MongoDB may answer some."""
     ended: float
     over: float
     """When all was well again, or nobody waited for that any more."""
@@ -66,6 +68,12 @@ class Outage:
         """Return the calls of a kind once it was known to the server."""
         return self.traffic.of(kind, self.begun + OPEN_SECONDS, self.ended)
 
+    def since_shown(self, kind: str) -> list[Call]:
+        """Return the calls of a kind that began once the answer to another one had shown that the server knew."""
+        showing = [call for call in self.during(kind) if call.degraded or call.code == "UNAVAILABLE"]
+        moments = [call.begun + call.seconds for call in showing]
+        return self.traffic.of(kind, min([at for at in moments if at > self.whole], default=self.ended), self.ended)
+
     def all(self, kind: str) -> list[Call]:
         """Return the calls of a kind until all was well."""
         return self.traffic.of(kind, self.begun, self.over)
@@ -73,16 +81,21 @@ class Outage:
 
 @asynccontextmanager
 async def rigged(
-    mongod: Mongod, snapshots: Path, item_ids: Sequence[str], folder: Path, rates: dict[str, float]
+    mongod: Mongod,
+    snapshots: Path,
+    item_ids: Sequence[str],
+    folder: Path,
+    rates: dict[str, float],
+    timeout_seconds: float = CALL_SECONDS,
 ) -> AsyncIterator[Rig]:
-    """Run a server with ``item_ids`` in its catalogue, behind a proxy, under traffic."""
+    """Run a server with ``item_ids`` in its catalogue, behind a proxy, under traffic; each call has so long."""
     load_items(mongod.uri, item_ids)
     async with Proxy(mongod.port) as proxy:
         # The proxy, on this event loop, has to go on while the server starts and stops.
         context = served(snapshots, proxy.uri, folder)
         server = await asyncio.to_thread(context.__enter__)
         try:
-            traffic = Traffic(server.address, item_ids, rates)
+            traffic = Traffic(server.address, item_ids, rates, timeout_seconds)
             async with traffic.flowing():
                 await traffic.until_healthy(HEALED_SECONDS)
                 yield Rig(mongod, proxy, server, traffic)
@@ -97,6 +110,7 @@ async def lived_through(name: str, rig: Rig, seconds: float, quiet_seconds: floa
     await asyncio.sleep(quiet_seconds)
     begun = time.monotonic()
     await begin(rig, seconds)
+    whole = time.monotonic()
     await asyncio.sleep(max(begun + seconds - time.monotonic(), 0.0))
     ended = time.monotonic()
     await end(rig, seconds)
@@ -109,6 +123,7 @@ async def lived_through(name: str, rig: Rig, seconds: float, quiet_seconds: floa
         traffic=rig.traffic,
         quiet=quiet,
         begun=begun,
+        whole=whole,
         ended=ended,
         over=time.monotonic(),
         knocks=rig.server.knocks_between(begun, ended),

@@ -151,10 +151,18 @@ class Traffic:
         address: Of the server.
         item_ids: To ask about.
         rates: Calls a second of each of `KINDS`.
+        timeout_seconds: The deadline of a call.
     """
 
-    def __init__(self, address: str, item_ids: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        address: str,
+        item_ids: Sequence[str],
+        rates: Mapping[str, float],
+        timeout_seconds: float = CALL_SECONDS,
+    ) -> None:
         self.calls: list[Call] = []
+        self._timeout_seconds = timeout_seconds
         self._random = random.Random(1)
         self._item_ids = item_ids
         self._rates = rates
@@ -182,7 +190,7 @@ class Traffic:
         begun = time.monotonic()
         answer: Recommendations | None = None
         try:
-            answer = answer_of(await self._similar(message_of(request), timeout=CALL_SECONDS))
+            answer = answer_of(await self._similar(message_of(request), timeout=self._timeout_seconds))
             code = "OK"
         except grpc.aio.AioRpcError as error:
             code = error.code().name

@@ -19,8 +19,13 @@ FIELDS = {
 }
 
 
-def config_of(database_name: str, **mongodb: Any) -> CatalogConfig:
-    return CatalogConfig.model_validate({"fields": FIELDS, "mongodb": {"database": database_name, **mongodb}})
+PATIENT_MS = 5_000
+"""A look-up's time where a test is not about that: connecting is part of it, and a busy machine may take a second."""
+
+
+def config_of(database_name: str, operation_timeout_ms: int = PATIENT_MS, **mongodb: Any) -> CatalogConfig:
+    where = {"database": database_name, "operation_timeout_ms": operation_timeout_ms, **mongodb}
+    return CatalogConfig.model_validate({"fields": FIELDS, "mongodb": where})
 
 
 @asynccontextmanager

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from checked_traffic import errors
+from checked_traffic import Call, errors
 from instance_trials import Rig, kill_keeper, kill_workers, offer_damaged, restart_workers, rigged, swap_to_and_fro
+from instances import STOP_SECONDS
 
 Built = tuple[Path, tuple[str, str]]
 
@@ -19,16 +24,32 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "native"])
 
 DEADLINE_SECONDS = 1.0
 """What calls may take, on a machine that is busy with tests; the load test uses what clients have by default."""
+PROBE_SECONDS = 3.0
+"""What probes may take: that they are answered throughout is what counts. The load test gives them Kubernetes' 1 s."""
 BACK_SECONDS = 2.0
 SLACK_SHARE = 0.01
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 1.5
 """How long calls are still taken after TERM."""
+WELCOME_SECONDS = 1.0
+"""Calls that begin so long after TERM get there before that is over, whatever the machine does meanwhile."""
+PATIENT_SECONDS = 5.0
+"""What calls may take of which not one may fail."""
 
 
 def seconds_to_import(module: str) -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
     return time.monotonic() - began
+
+
+def watched(built: Built, folder: Path, **options: Any) -> AbstractContextManager[Rig]:
+    """Run an instance in which nobody may notice anything."""
+    return rigged(*built, folder, timeout_seconds=DEADLINE_SECONDS, probe_seconds=PROBE_SECONDS, **options)
+
+
+def snapshots_of(calls: Iterable[Call]) -> set[str]:
+    """Return the snapshots that ``calls`` were answered from; of one without an answer nothing can be told."""
+    return {call.snapshot_id for call in calls if not call.error}
 
 
 def assert_nobody_noticed(rig: Rig) -> None:
@@ -43,17 +64,20 @@ def assert_nobody_noticed(rig: Rig) -> None:
 
 @TRANSPORTS
 def test_nobody_notices_that_workers_are_killed(built: Built, tmp_path: Path, transport: str) -> None:
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS, ANNSERVE_TRANSPORT=transport) as rig:
+    with watched(built, tmp_path, ANNSERVE_TRANSPORT=transport) as rig:
         back = kill_workers(rig, 6, 1.2)
     assert_nobody_noticed(rig)
-    assert max(back) < BACK_SECONDS
+    usual = statistics.median(back)
+    assert usual < BACK_SECONDS
+    # One may come in a moment in which the machine stalls.
+    assert max(back) < max(BACK_SECONDS, 3 * usual)
 
 
 @TRANSPORTS
 def test_nobody_notices_that_workers_are_restarted_or_the_keeper_is_killed(
     built: Built, tmp_path: Path, transport: str
 ) -> None:
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS, ANNSERVE_TRANSPORT=transport) as rig:
+    with watched(built, tmp_path, ANNSERVE_TRANSPORT=transport) as rig:
         restart_workers(rig, 3)
         back = kill_keeper(rig)
     assert_nobody_noticed(rig)
@@ -64,18 +88,21 @@ def test_nobody_notices_that_workers_are_restarted_or_the_keeper_is_killed(
 @TRANSPORTS
 def test_a_stopped_instance_answers_what_was_asked_before(built: Built, tmp_path: Path, transport: str) -> None:
     delay_ms = str(round(DRAIN_SECONDS * 1_000))
+    # A call that is never answered would be waited for longer than the instance is here.
+    grace_ms = str(round(2 * STOP_SECONDS * 1_000))
     with rigged(
         *built,
         tmp_path,
-        timeout_seconds=DEADLINE_SECONDS,
+        timeout_seconds=PATIENT_SECONDS,
         ANNSERVE_DRAIN_DELAY_MS=delay_ms,
+        ANNSERVE_DRAIN_GRACE_MS=grace_ms,
         ANNSERVE_TRANSPORT=transport,
     ) as rig:
         told = time.monotonic()
         rig.instance.process.send_signal(signal.SIGTERM)
-        assert rig.instance.process.wait(DRAIN_SECONDS + BACK_SECONDS) == 0
-    welcome = rig.traffic.between(0.0, told + DRAIN_SECONDS)
-    assert len(rig.traffic.between(told, told + DRAIN_SECONDS)) > 50
+        assert rig.instance.process.wait(STOP_SECONDS) == 0
+    welcome = rig.traffic.between(0.0, told + WELCOME_SECONDS)
+    assert len(rig.traffic.between(told, told + WELCOME_SECONDS)) > 50
     assert errors(welcome) == {}
     assert rig.traffic.invalid == []
     # Health spoke the truth: it was well before, and not afterwards.
@@ -83,18 +110,17 @@ def test_a_stopped_instance_answers_what_was_asked_before(built: Built, tmp_path
 
 
 def test_nobody_notices_that_the_snapshot_changes(built: Built, tmp_path: Path) -> None:
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS) as rig:
+    with watched(built, tmp_path) as rig:
         swaps = swap_to_and_fro(rig, 4)
     assert_nobody_noticed(rig)
-    assert {call.snapshot_id for call in rig.traffic.calls} == set(built[1])
+    assert snapshots_of(rig.traffic.calls) == set(built[1])
     for one in swaps:
-        after = rig.traffic.between(one.ended, one.ended + 0.4)
-        assert {call.snapshot_id for call in after} == {one.snapshot_id}
+        assert snapshots_of(rig.traffic.between(one.ended, one.ended + 0.4)) == {one.snapshot_id}
 
 
 def test_nobody_notices_that_bad_snapshots_are_offered(built: Built, tmp_path: Path) -> None:
-    with rigged(*built, tmp_path, timeout_seconds=DEADLINE_SECONDS) as rig:
+    with watched(built, tmp_path) as rig:
         causes = offer_damaged(rig, 10)
     assert_nobody_noticed(rig)
     assert len(causes) == 10
-    assert {call.snapshot_id for call in rig.traffic.calls} == {built[1][1]}
+    assert snapshots_of(rig.traffic.calls) == {built[1][1]}

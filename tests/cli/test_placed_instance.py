@@ -26,6 +26,7 @@ SEED = item_id(0)
 VISIBLE_SECONDS = 5.0
 """The promise is one second; tests may be slowed by others."""
 CALL_SECONDS = 5.0
+"""Placements that come and go must fail no call; how long calls take meanwhile is for loadtest/placement_reload.py."""
 CLASSIC = f"""
 mode: similar
 where: {{price: {{below: {PRICE_BELOW}}}}}
@@ -83,7 +84,7 @@ def test_saved_placement_is_served_by_every_worker_under_load_without_a_failed_c
     options = [*catalogue(tmp_path, ITEMS), "--placements", str(folder)]
     with instance(built, tmp_path, *options) as running, AdminClient(running.admin_address) as admin:
         # Each has a connection of its own, and the kernel spreads those over the workers.
-        clients = [Client(running.address) for _ in range(8)]
+        clients = [Client(running.address, timeout_seconds=CALL_SECONDS) for _ in range(8)]
         load = Load(clients[:3])
         try:
             with load.going():
@@ -159,7 +160,8 @@ def test_placements_in_mongodb_are_followed(
     built: Path, tmp_path: Path, mongod: MongoServer, database_name: str
 ) -> None:
     config = tmp_path / "catalog.yaml"
-    config.write_text(f"fields: {{price: number}}\nmongodb: {{database: {database_name}}}\n")
+    look_ups = f"{{database: {database_name}, operation_timeout_ms: {CALL_SECONDS * 1e3:.0f}}}"
+    config.write_text(f"fields: {{price: number}}\nmongodb: {look_ups}\n")
     options = ["--catalog", mongod.uri, "--catalog-config", str(config)]
     with MongoClient[dict[str, Any]](mongod.uri) as mongo:
         names = [item_id(number) for number in range(ITEMS)]

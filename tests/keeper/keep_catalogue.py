@@ -16,7 +16,9 @@ FIELDS = {"price": "number", "colour": "string"}
 
 
 def config_of(database: str) -> CatalogConfig:
-    return CatalogConfig.model_validate({"fields": FIELDS, "mongodb": {"database": database}})
+    # A busy machine may take longer than look-ups have by default, and no test here is about that.
+    where = {"database": database, "operation_timeout_ms": 5_000}
+    return CatalogConfig.model_validate({"fields": FIELDS, "mongodb": where})
 
 
 async def keep(uri: str, database: str, item_count: int, path: Path) -> None:

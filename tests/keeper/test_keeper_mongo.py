@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 from catalog_twin import CHEAP, COLOUR, DEAR, PRICE, RED, Rows
+from keep_catalogue import config_of
 from mongod import MongoServer
 from pymongo import AsyncMongoClient
 
 from annserve.cache.bitmaps import BitmapCache
-from annserve.catalog.config import CatalogConfig
 from annserve.catalog.evaluate import matches
 from annserve.catalog.mongo_store import MongoCatalog
 from annserve.domain.catalog import Document
@@ -34,10 +34,7 @@ async def test_bitmaps_follow_mongodb_within_100_ms_and_end_equal_to_a_fresh_eva
     mongod: MongoServer, database_name: str
 ) -> None:
     chance = random.Random(3)
-    config = CatalogConfig.model_validate(
-        {"fields": {"price": "number", "colour": "string"}, "mongodb": {"database": database_name}}
-    )
-    store, rows, bitmaps = MongoCatalog(mongod.uri, config), Rows.numbered(ITEM_COUNT), BitmapCache()
+    store, rows, bitmaps = MongoCatalog(mongod.uri, config_of(database_name)), Rows.numbered(ITEM_COUNT), BitmapCache()
     documents: dict[str, Document] = {item_id: document_of(chance) for item_id in rows}
     await store.upsert(documents.items())
     await store.ensure_indexes()

@@ -68,7 +68,7 @@ async def test_whoever_is_due_while_the_server_stops_has_waited(address: str) ->
 
 async def test_calls_bring_their_own_messages_and_methods(address: str, echo: Echo) -> None:
     asked = [("/loadtest.Echo/One", b"1"), ("/loadtest.Echo/Two", b"22"), ("/loadtest.Echo/One", b"")]
-    connections = await connect(address, 1)
+    connections = await connect(address, 1, timeout_seconds=5.0)
 
     outcomes = await send_at(connections, (Call(*one) for one in asked), [0.0, 0.01, 0.02])
 
@@ -78,7 +78,7 @@ async def test_calls_bring_their_own_messages_and_methods(address: str, echo: Ec
 
 
 async def test_a_closed_loop_has_no_more_under_way_than_told(address: str, echo: Echo) -> None:
-    connections = await connect(address, 2)
+    connections = await connect(address, 2, timeout_seconds=5.0)
 
     outcomes = await keep_busy(connections, itertools.repeat(Call(METHOD, b"go")), 1, 0.2)
 
