@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threads import beside
 
 from annserve.domain.model import Model
 from annserve.snapshot.build import build_snapshot
@@ -148,16 +150,8 @@ class Traffic:
     @contextmanager
     def flowing(self) -> Iterator[Traffic]:
         """Call for the time of a block."""
-        stopping = threading.Event()
-        threads = [threading.Thread(target=self._flow, args=(number, stopping)) for number in range(self.clients)]
-        for thread in threads:
-            thread.start()
-        try:
+        with beside(partial(self._flow, number) for number in range(self.clients)):
             yield self
-        finally:
-            stopping.set()
-            for thread in threads:
-                thread.join()
 
     @property
     def failed(self) -> list[Call]:

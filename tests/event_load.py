@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+
+from threads import beside
 
 from annserve_client import Client, Event, EventType
 from annserve_client.errors import AnnserveError
@@ -32,16 +35,8 @@ class EventLoad:
     @contextmanager
     def going(self) -> Iterator[EventLoad]:
         """Write for the time of a block."""
-        stopping = threading.Event()
-        threads = [threading.Thread(target=self._write, args=(number, stopping)) for number in range(self.writers)]
-        for thread in threads:
-            thread.start()
-        try:
+        with beside(partial(self._write, number) for number in range(self.writers)):
             yield self
-        finally:
-            stopping.set()
-            for thread in threads:
-                thread.join()
 
     def _write(self, writer: int, stopping: threading.Event) -> None:
         number = 0

@@ -21,6 +21,7 @@ from pathlib import Path
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from threads import beside
 
 from annserve_client.admin import AdminClient, Worker, WorkerState
 from annserve_client.errors import AnnserveError
@@ -92,6 +93,7 @@ def instance(snapshots: Path, folder: Path, *options: str, workers: int = 2, **e
         workers: How many.
         environment: Settings, by the names of their environment variables.
     """
+    _leave_blocks_at_term()
     said = folder / f"said-{time.monotonic_ns()}.log"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         admin_address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -111,6 +113,12 @@ def instance(snapshots: Path, folder: Path, *options: str, workers: int = 2, **e
                 # Its children go with it: they hold the other end of a pipe.
                 process.kill()
                 raise
+
+
+def _leave_blocks_at_term() -> None:
+    """Have TERM end this process as Ctrl-C does: a load test that is told to end takes its instance with it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _bound(process: subprocess.Popen[bytes], said: Path) -> tuple[str, str]:
@@ -155,16 +163,8 @@ class Probes:
     @contextmanager
     def going(self) -> Iterator[Probes]:
         """Probe for the time of a block."""
-        stopping = threading.Event()
-        threads = [threading.Thread(target=probing, args=(stopping,)) for probing in (self._http, self._grpc)]
-        for thread in threads:
-            thread.start()
-        try:
+        with beside((self._http, self._grpc)):
             yield self
-        finally:
-            stopping.set()
-            for thread in threads:
-                thread.join()
 
     def _http(self, stopping: threading.Event) -> None:
         while not stopping.wait(self.interval_seconds):
