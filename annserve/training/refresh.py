@@ -176,9 +176,9 @@ def refresh(
     try:
         window = window_of(interactions, newest_ms - settings.window_ms)
     except InputError as error:
-        better = "shorter" if newest_ms - oldest_ms <= settings.window_ms else "longer"
+        better = "a shorter" if newest_ms - oldest_ms <= settings.window_ms else "another"
         days = f"{round(settings.window_ms / DAY_MS, 2):,g} days"
-        return replace(result, problem=f"{error}; take a {better} window (--window) than {days}, or wait for more data")
+        return replace(result, problem=f"{error}; take {better} window (--window) than {days}, or wait for more data")
     gate = _gate(interactions, window, live, recipe, training, settings.gate, threads, progress)
     if live is not None and settings.named_items:
         named_count = len({item_id for item_ids in settings.named_items.values() for item_id in item_ids})

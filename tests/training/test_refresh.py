@@ -199,7 +199,7 @@ def test_too_few_users_say_nothing(store: SnapshotStore) -> None:
     assert "nothing to train on: no interaction is older than 2023-07-15 23:59 UTC, the oldest is of" in nothing.problem
     assert nothing.problem.endswith("; take a shorter window (--window) than 1,000 days, or wait for more data")
     assert "nobody to judge" in nobody.problem
-    assert "; take a longer window (--window) than 0 days" in nobody.problem
+    assert "; take another window (--window) than 0 days" in nobody.problem
     assert len(store.ids()) == 1
 
 
