@@ -89,7 +89,13 @@ def _located(known: Settings, address: str) -> str:
     if address != CONFIGURED:
         return address
     catalog = "" if known.catalog is None else known.catalog.get_secret_value()
-    return catalog if _is_mongodb(catalog) else str(known.events)
+    if _is_mongodb(catalog):
+        return catalog
+    if not known.events.exists():
+        raise InputError(
+            f"{known.events}: no events there; name where they are with --from, or ANNSERVE_EVENTS or ANNSERVE_CATALOG"
+        )
+    return str(known.events)
 
 
 def _is_mongodb(address: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +27,7 @@ from annserve.cli.training import (
 )
 from annserve.domain.model import Space
 from annserve.snapshot.store import SnapshotStore
+from annserve.training.columns import moment_text
 
 if TYPE_CHECKING:
     from annserve.training.refresh import Gate, Refreshed
@@ -190,9 +190,7 @@ def _tell(done: Refreshed, store: SnapshotStore) -> None:
 def _tell_gate(gate: Gate) -> None:
     from annserve.training.refresh import Baseline
 
-    start, end = (
-        f"{datetime.fromtimestamp(ms / 1e3, UTC):%Y-%m-%d %H:%M}" for ms in (gate.window_start_ms, gate.window_end_ms)
-    )
+    start, end = map(moment_text, (gate.window_start_ms, gate.window_end_ms))
     rows = [
         {
             "recommender": one.name,

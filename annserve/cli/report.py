@@ -126,11 +126,6 @@ def placements_command(
     if question.since_ms >= question.until_ms:
         raise InputError("--since must be before --until")
     made = asyncio.run(_report(question, source, events, snapshots))
-    if plot is not None:
-        from annserve.reporting.plots import write_plot
-
-        write_plot(made, plot, f"Placements, {_period(question)}", confidence)
-        say(f"drawn: {plot}")
     if as_json:
         print_json({"since": _iso(question.since_ms), "until": _iso(question.until_ms), **asdict(made)})
     else:
@@ -138,6 +133,14 @@ def placements_command(
     _tell_versions(made, declared)
     if question.until_ms > now_ms - windows.outcome_ms:
         say("the latest impressions are younger than the outcome window: their conversion will still rise")
+    if plot is not None:
+        from annserve.reporting.plots import undrawn, write_plot
+
+        # Last, because there may be nothing to draw: the report is there all the same.
+        write_plot(made, plot, f"Placements, {_period(question)}", confidence)
+        say(f"drawn: {plot}")
+        if left := undrawn(made):
+            say(f"not drawn, for no impression has a similarity to what was on screen: {', '.join(left)}")
 
 
 def _declared(path: Path | None, source: CatalogSource | None) -> Mapping[str, Declared]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from annserve.domain.errors import InputError
 from annserve.domain.model import FoldInConstants, Model
 from annserve.domain.progress import Progress
 from annserve.snapshot.store import SnapshotStore
-from annserve.training.columns import TimeUnit
+from annserve.training.columns import TimeUnit, moment_text, unit_meant
 from annserve.training.erased import without_erased
 from annserve.training.interactions import Columns, Interactions, read_interactions
 from annserve.training.readers import Format
@@ -58,6 +59,8 @@ AcceptRecallOption = Annotated[
     float | None, typer.Option(min=0, max=1, help="Build all the same when search reaches only this recall@10.")
 ]
 ActivateOption = Annotated[bool, typer.Option("--activate/--no-activate", help="Make the new snapshot the live one.")]
+
+_YEAR_1971_MS = 31_536_000_000
 
 
 def train_command(
@@ -97,7 +100,9 @@ def train_command(
         else:
             interactions = _interactions(paths, use_demo, columns, format_, max_bad_share, progress)
         model = train(pairs_of(interactions), settings, threads=thread_count(threads), progress=progress)
-        model = replace(model, metrics={METRIC: provenance_of(interactions).as_metric()})
+        data = provenance_of(interactions)
+        model = replace(model, metrics={METRIC: data.as_metric()})
+        say(f"trained on {data.interaction_count:,} interactions, {_period(interactions) or 'without times'}")
         _publish(model, store, recall_target, accept_recall, activate, threads, progress, as_json=as_json)
 
 
@@ -166,14 +171,17 @@ def evaluate_command(
             # The test window is cut off, and what is left is split as the whole was.
             train_share = _train_share(interactions, split_ms)
             split_ms, end_ms = split_time(interactions, train_share, end_ms=split_ms), split_ms
-        judged = window_of(interactions, split_ms, end_ms=end_ms)
+        try:
+            judged = window_of(interactions, split_ms, end_ms=end_ms)
+        except InputError as error:
+            raise InputError(f"{error}; choose another --split", **error.metadata) from None
         rows = []
         for number, (label, settings) in enumerate(choices):
             evaluated = evaluate(
                 judged, settings, k=k, baselines=number == 0, threads=thread_count(threads), progress=progress
             )
             rows += [_evaluated_row(one, label if len(choices) > 1 else "", k) for one in evaluated]
-    moments = [f"{datetime.fromtimestamp(ms / 1e3, UTC):%Y-%m-%d %H:%M}" for ms in (judged.split_ms, judged.end_ms)]
+    moments = [moment_text(ms) for ms in (judged.split_ms, judged.end_ms)]
     rows.sort(key=lambda row: str(row["users"]) != "warm")
     print_rows(rows, as_json=as_json, title=f"{window} window {moments[0]} to {moments[1]} UTC")
 
@@ -222,14 +230,18 @@ def import_command(
     users = None
     if user_vectors is not None:
         users = VectorSource(vectors=user_vectors, ids=user_ids, id_column=id_column, vector_column=vector_column)
-    model = import_vectors(
-        items,
-        users,
-        fold_in=_fold_in_constants(fold_in) if fold_in is not None else None,
-        popularity_weight=popularity_weight,
-        likeness_exponent=likeness_exponent,
-        recent_items_max=recent_items_max,
-    )
+    constants = _fold_in_constants(fold_in) if fold_in is not None else None
+    with _options_named(
+        {id_column: "--id-column", vector_column: "--vector-column", popularity_column: "--popularity-column"}
+    ):
+        model = import_vectors(
+            items,
+            users,
+            fold_in=constants,
+            popularity_weight=popularity_weight,
+            likeness_exponent=likeness_exponent,
+            recent_items_max=recent_items_max,
+        )
     with progress_bars() as progress:
         _publish(
             model, open_store(snapshots), recall_target, accept_recall, activate, threads, progress, as_json=as_json
@@ -314,18 +326,61 @@ def _interactions(
         raise typer.BadParameter("name the files of interactions, or say --demo or --from", param_hint="FILE...")
     if use_demo:
         return read_interactions(demo.INTERACTIONS, columns=Columns(**demo.COLUMNS), progress=progress)
-    interactions = read_interactions(
-        paths or [], columns=columns, format_=format_, max_bad_share=max_bad_share, progress=progress
-    )
+    with _options_named(
+        {
+            columns.user: "--user-column",
+            columns.item: "--item-column",
+            columns.weight: "--weight-column",
+            columns.time: "--time-column",
+        }
+    ):
+        interactions = read_interactions(
+            paths or [], columns=columns, format_=format_, max_bad_share=max_bad_share, progress=progress
+        )
     if interactions.report.bad_count:
         say(
             f"left out {interactions.report.bad_count:,} of {interactions.report.row_count:,} rows: "
             + interactions.report.summary()
         )
+    _tell_doubtful_times(interactions, columns.time_unit)
     left = without_erased(interactions, known_erased())
     if len(left) < len(interactions):
         say(f"left out {len(interactions) - len(left):,} interactions of users who were erased since")
     return left
+
+
+@contextmanager
+def _options_named(options: Mapping[str | None, str]) -> Iterator[None]:
+    """Add to an error about a column the option that chose its name: ``options``, by name."""
+    try:
+        yield
+    except InputError as error:
+        option = options.get(error.metadata.get("column", ""))
+        if option is None:
+            raise
+        raise InputError(f"{error}; name it with {option}", **error.metadata) from None
+
+
+def _tell_doubtful_times(interactions: Interactions, unit: TimeUnit | None) -> None:
+    """Say so where all times are of 1970, as they are when their unit is taken for a smaller one.
+
+    It is no reason to refuse: times of public data sets may count from where these begin.
+    """
+    if interactions.times is None or not 0 <= (newest_ms := int(interactions.times.max())) < _YEAR_1971_MS:
+        return
+    meant = None if unit is None else unit_meant(newest_ms, unit)
+    say(
+        f"all times are of 1970, {_period(interactions)}: "
+        + (f"is --time-unit {meant.value} meant?" if meant else "if they are not, see --time-unit and --time-column")
+    )
+
+
+def _period(interactions: Interactions) -> str:
+    """Return the first and the last time, empty where there are none."""
+    if interactions.times is None:
+        return ""
+    oldest, newest = (moment_text(int(moment)) for moment in (interactions.times.min(), interactions.times.max()))
+    return f"{oldest} to {newest} UTC"
 
 
 def _split_ms(interactions: Interactions, split: str) -> int:

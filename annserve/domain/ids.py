@@ -25,6 +25,9 @@ def id_problem(id_: str) -> str | None:
     if not id_:
         return "must not be empty"
     if forbidden := _FORBIDDEN.search(id_):
+        # What Python's `surrogateescape` makes of a byte that is no UTF-8.
+        if "\udc80" <= forbidden[0] <= "\udcff":
+            return f"must be UTF-8, got the byte 0x{ord(forbidden[0]) - 0xDC00:02X} at position {forbidden.start()}"
         kind = "a lone surrogate" if forbidden[0] >= "\ud800" else "a control character"
         return f"must not hold {kind} (U+{ord(forbidden[0]):04X} at position {forbidden.start()})"
     # Most ids are short ASCII, whose length in bytes needs no encoding.

@@ -33,7 +33,7 @@ class Dimension(str, Enum):
 SIMILARITIES = (Dimension.USER_CONTEXT, Dimension.CONTEXT_SHOWN)
 
 UNKNOWN = "-"
-"""The value where there is none: no experiment, no similarity."""
+"""The value where there is none: no experiment, no similarity, no version that the event tells."""
 
 
 def similarity(shown: Shown, dimension: Dimension) -> float | None:
@@ -48,7 +48,7 @@ def label(shown: Shown, dimension: Dimension, zone: ZoneInfo) -> str:
     answerer = shown.answerer
     match dimension:
         case Dimension.VERSION:
-            return answerer.version
+            return answerer.version or UNKNOWN
         case Dimension.VARIANT:
             return f"{answerer.experiment}/{answerer.variant}" if answerer.experiment else UNKNOWN
         case Dimension.MODE:

@@ -85,6 +85,12 @@ def write_plot(report: Report, path: Path, title: str, confidence: float) -> Non
             figure.savefig(path, dpi=160)
 
 
+def undrawn(report: Report) -> list[str]:
+    """Return the placements that have no panel: no impression of theirs has a similarity."""
+    placements = sorted({cell.placement for cell in report.cells})
+    return [one for one in placements if not any(_cells(report, one, dimension) for dimension in SIMILARITIES)]
+
+
 def _figure(report: Report, title: str, confidence: float) -> Figure:
     panels = {
         (placement, dimension): cells
@@ -95,7 +101,12 @@ def _figure(report: Report, title: str, confidence: float) -> Figure:
     placements = sorted({placement for placement, _ in panels})
     dimensions = [dimension for dimension in SIMILARITIES if any(one is dimension for _, one in panels)]
     if not panels:
-        raise InputError("nothing to plot: no impression of the period has a similarity to its context")
+        if not report.cells:
+            raise InputError("nothing to plot: there are no impressions in the period")
+        raise InputError(
+            "nothing to plot: conversion is drawn along similarity to what was on screen, and no impression of the "
+            "period has one; those without items on screen, as of a home page in mode personalize, cannot be drawn"
+        )
     figure = Figure(figsize=(7.2 * len(dimensions) + 0.6, 4.9 * len(placements) + 0.6), layout="constrained")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")

@@ -102,7 +102,7 @@ class Report:
     unusable_values: int
     """Values of conversions that are no numbers, or out of all bounds, and count as 0."""
     versions: Mapping[str, tuple[str, ...]]
-    """By placement: those that answered, in order of name."""
+    """By placement: those that answered, in order of name, as far as events say."""
     repeated_impressions: int
     """Left out: another one had their `impression_id`."""
 

@@ -57,7 +57,7 @@ class Tally:
         self.exposures: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """How often each item was shown, by placement."""
         self.versions: defaultdict[str, set[str]] = defaultdict(set)
-        """Of its file, that answered, by placement."""
+        """Of its file, that answered, by placement; events need not say which."""
         self._dimensions = tuple(dict.fromkeys(chain.from_iterable(crossings)))
         self._zone = zone
         self._zones = zones or {}
@@ -83,7 +83,8 @@ class Tally:
             self._add_to_lines(batch, dimension, groups)
         positions: defaultdict[Arm, list[int]] = defaultdict(list)
         for position, shown in enumerate(batch):
-            self.versions[shown.answerer.placement].add(shown.answerer.version)
+            if shown.answerer.version:
+                self.versions[shown.answerer.placement].add(shown.answerer.version)
             positions[Arm(shown.answerer.placement, shown.answerer.experiment, shown.answerer.variant)].append(position)
         for arm, of_arm in positions.items():
             self.users[arm].add(hashes[of_arm])

@@ -48,7 +48,7 @@ class ReadReport:
     def summary(self) -> str:
         """Return each reason with its count and first rows: ``no user id: 2 (a.csv row 7, a.csv row 9)``."""
         return "; ".join(
-            f"{reason}: {count} ({', '.join(str(bad) for bad in self.examples if bad.reason == reason)})"
+            f"{reason}: {count:,} ({', '.join(str(bad) for bad in self.examples if bad.reason == reason)})"
             for reason, count in self.bad_counts.items()
         )
 
@@ -62,8 +62,8 @@ class ReadReport:
         if self.bad_count > max_bad_share * self.row_count:
             share = self.bad_count / self.row_count
             raise TooManyBadRowsError(
-                f"{self.bad_count} of {self.row_count} rows ({share:.2%}) cannot be used, "
-                f"more than the {max_bad_share:.2%} allowed: {self.summary()}",
+                f"{self.bad_count:,} of {self.row_count:,} rows ({share:.2%}) cannot be used, "
+                f"more than the {max_bad_share:.2%} allowed (--max-bad-share): {self.summary()}",
                 bad_count=self.bad_count,
                 row_count=self.row_count,
                 max_bad_share=max_bad_share,

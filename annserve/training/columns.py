@@ -24,7 +24,10 @@ NO_TIME = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_MS = timedelta(milliseconds=1)
 _YEAR_1_MS = -62_135_596_800_000
+_YEAR_1990_MS = 631_152_000_000
+_YEAR_2100_MS = 4_102_444_800_000
 _YEAR_10000_MS = 253_402_300_800_000
+_SHOWN_MAX = 40
 
 # Parquet text whose writer declared no encoding arrives as binary.
 _TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
@@ -128,7 +131,9 @@ def time_values(column: Column, where: str, unit: TimeUnit | None) -> npt.NDArra
 
 def _required(unit: TimeUnit | None, where: str) -> TimeUnit:
     if unit is None:
-        raise InputError(f"{where}: holds numbers; say with time_unit whether they count s, ms or us since 1970")
+        raise InputError(
+            f"{where}: holds numbers; say with time_unit (--time-unit) whether they count s, ms or us since 1970"
+        )
     return unit
 
 
@@ -161,6 +166,51 @@ def _iso_time(text: str | None) -> int:
         return NO_TIME
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _ONE_MS
+
+
+def time_problem(column: Column, position: int, unit: TimeUnit | None) -> str:
+    """Return what must hold of a time that `time_values` did not understand, and what is there instead."""
+    if isinstance(column, pa.Array) and pa.types.is_temporal(column.type):
+        wanted = "must be of the years 1 to 9999"
+    elif unit is None:
+        wanted = "must be ISO 8601, or a number with time_unit (--time-unit)"
+    else:
+        wanted = f"must be {unit.name.lower()} since 1970, of the years 1 to 9999"
+    meant = _likely_unit(_parsed_number(_text_at(column, position)))
+    return f"{wanted}, got {value_shown(column, position)}" + (f", which may be {meant.value}" if meant else "")
+
+
+def unit_meant(time_ms: int, unit: TimeUnit) -> TimeUnit | None:
+    """Return what a number probably counts that gave ``time_ms`` as ``unit``; None where no unit makes it likely."""
+    return _likely_unit(time_ms / _MS_PER_UNIT[unit])
+
+
+def _likely_unit(number: float) -> TimeUnit | None:
+    """Return as what ``number`` is a moment of 1990 to 2100: as one at most, so far apart are the units."""
+    return next((unit for unit, ms in _MS_PER_UNIT.items() if _YEAR_1990_MS <= number * ms < _YEAR_2100_MS), None)
+
+
+def moment_text(time_ms: int) -> str:
+    """Return a time as people read it, UTC to the minute."""
+    return f"{_EPOCH + max(_YEAR_1_MS, time_ms) * _ONE_MS:%Y-%m-%d %H:%M}"
+
+
+def value_shown(column: Column, position: int) -> str:
+    """Return a value as messages show it, cut to some length. Not for ids of users, who may be known by them."""
+    text = _text_at(column, position)
+    if text is None:
+        return "nothing"
+    return repr(text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…")
+
+
+def _text_at(column: Column, position: int) -> str | None:
+    if not isinstance(column, pa.Array):
+        text: str | None = column[position]
+        return text
+    value = _plain(column.slice(position, 1))
+    if value.null_count:
+        return None
+    return _texts(value if value.type in _TEXT_TYPES else value.cast(pa.string()))[0]
 
 
 def _plain(column: Any) -> Any:

@@ -14,7 +14,15 @@ from annserve.domain.errors import InputError
 from annserve.domain.ids import id_problem
 from annserve.domain.progress import Progress, no_progress
 from annserve.training.bad_rows import BadRows, ReadReport, Sieve
-from annserve.training.columns import NO_TIME, TimeUnit, id_values, number_values, time_values
+from annserve.training.columns import (
+    NO_TIME,
+    TimeUnit,
+    id_values,
+    number_values,
+    time_problem,
+    time_values,
+    value_shown,
+)
 from annserve.training.readers import Chunk, Column, Format, files_of, format_of, read_chunks
 from annserve.training.records import MATRIX_COLUMNS
 
@@ -170,8 +178,7 @@ class Collector:
             weights = _weights(columns["weight"], where["weight"], sieve)
         if "time" in roles:
             times = time_values(columns["time"], where["time"], unit)
-            expected = "must be a number" if unit else "must be ISO 8601, or a number with time_unit"
-            sieve.refuse(times == NO_TIME, "time not understood", lambda _: expected)
+            sieve.refuse(times == NO_TIME, "time not understood", lambda row: time_problem(columns["time"], row, unit))
             self.times.append(times[sieve.good])
         self.weights.append(weights[sieve.good])
         self.users.append(self.user_ids.keep(users, sieve.good))
@@ -202,5 +209,9 @@ def _joined(parts: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
 def _weights(column: Column, where: str, sieve: Sieve) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore", under="ignore"):
         weights = number_values(column, where).astype(np.float32)
-    sieve.refuse(~(np.isfinite(weights) & (weights > 0)), "weight not above 0")
+    sieve.refuse(
+        ~(np.isfinite(weights) & (weights > 0)),
+        "weight not above 0",
+        lambda row: f"must be a number above 0 that float32 can hold, got {value_shown(column, row)}",
+    )
     return weights

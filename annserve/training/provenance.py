@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ class Provenance:
     interaction_count: int
     newest_ms: int | None
     """The latest time, in milliseconds since 1970; None where there are no times."""
+    oldest_ms: int | None = field(default=None, compare=False)
+    """The earliest; None also of snapshots that were made before it was kept. The digest tells data apart."""
     digest: str
     """Of every user, item, weight and time, in whatever order they were read: 16 hexadecimal digits."""
 
@@ -50,6 +52,7 @@ def provenance_of(interactions: Interactions) -> Provenance:
     return Provenance(
         interaction_count=len(interactions),
         newest_ms=None if interactions.times is None else int(interactions.times.max()),
+        oldest_ms=None if interactions.times is None else int(interactions.times.min()),
         digest=f"{int(total):016x}",
     )
 
@@ -58,7 +61,8 @@ def trained_on(metrics: Mapping[str, Any]) -> Provenance | None:
     """Return what the metrics of a manifest say that it was trained on; None where they say nothing."""
     match metrics.get(METRIC):
         case {"interaction_count": int(count), "newest_ms": int() | None as newest_ms, "digest": str(digest)}:
-            return Provenance(interaction_count=count, newest_ms=newest_ms, digest=digest)
+            oldest_ms = metrics[METRIC].get("oldest_ms")
+            return Provenance(interaction_count=count, newest_ms=newest_ms, oldest_ms=oldest_ms, digest=digest)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -19,20 +20,32 @@ Fields: TypeAlias = Sequence[str | None]
 Record: TypeAlias = Fields | str
 """The fields of a row, or the reason why it has none."""
 
+_SEPARATORS = ",;\t|"
 MATRIX_COLUMNS = ("row", "column", "value")
 """The names under which a Matrix Market file gives its columns: two numbers from 1, and a value (1 in a pattern)."""
 _SCALARS = frozenset({str, NoneType})
 
 
 def check_columns(path: Path, wanted: Sequence[str], present: Iterable[str]) -> None:
-    """Raise `InputError`, with the names ``present``, unless every name of ``wanted`` is there exactly once."""
+    """Raise `InputError`, with the names ``present``, unless every name of ``wanted`` is there exactly once.
+
+    Its metadata say which `column` it is about: callers know where its name comes from.
+    """
     names = list(present)
     if not names:
         raise InputError(f"{path}: has no columns; it is empty, or not of this format", path=path)
     for name in wanted:
         if names.count(name) != 1:
-            problem = "is there more than once" if name in names else "is missing"
-            raise InputError(f"{path}: column {name!r} {problem}; it has {', '.join(map(repr, names))}", path=path)
+            problem = "is there more than once" if name in names else f"is missing{_near(name, names)}"
+            raise InputError(
+                f"{path}: column {name!r} {problem}; it has {', '.join(map(repr, names))}", path=path, column=name
+            )
+
+
+def _near(wanted: str, present: Sequence[str]) -> str:
+    folded = {name.casefold(): name for name in present}
+    near = get_close_matches(wanted.casefold(), folded, 1)
+    return f" (is it {folded[near[0]]!r}?)" if near else ""
 
 
 def csv_records(path: Path, text: Iterable[str], columns: Sequence[str], delimiter: str = ",") -> Iterator[Record]:
@@ -42,6 +55,8 @@ def csv_records(path: Path, text: Iterable[str], columns: Sequence[str], delimit
         header = next(reader, [])
     except csv.Error as error:
         raise InputError(f"{path}: has no header of column names: {error}", path=path) from error
+    if len(header) == 1 and header[0] not in columns:
+        _check_separator(path, header[0], delimiter)
     check_columns(path, columns, header)
     pick = _picker([header.index(name) for name in columns])
     while True:
@@ -55,6 +70,19 @@ def csv_records(path: Path, text: Iterable[str], columns: Sequence[str], delimit
             yield "broken quoting"
         else:
             return
+
+
+def _check_separator(path: Path, header: str, delimiter: str) -> None:
+    """Refuse a header whose only name is several with another separator between them."""
+    found = next((other for other in _SEPARATORS if other != delimiter and other in header), None)
+    if found is not None:
+        name = {",": "csv", "\t": "tsv"}.get(found)
+        remedy = f"read it as {name} (--format {name}, or that suffix)" if name else f"write it with {delimiter!r}"
+        raise InputError(
+            f"{path}: the separator must be {delimiter!r}, but seems to be {found!r}: "
+            f"the first line is {header[:80]!r}; {remedy}",
+            path=path,
+        )
 
 
 def tsv_records(path: Path, text: Iterable[str], columns: Sequence[str]) -> Iterator[Record]:

@@ -30,7 +30,7 @@ from annserve.training.gate import (
     snapshot_contender,
 )
 from annserve.training.interactions import Interactions
-from annserve.training.pairs import pairs_of
+from annserve.training.pairs import DAY_MS, pairs_of
 from annserve.training.provenance import METRIC, Provenance, provenance_of, trained_on
 from annserve.training.train import TrainingSettings, train
 from annserve.training.window import Window, window_of
@@ -172,10 +172,13 @@ def refresh(
         new_user_count=0 if live is None else len(live.users.rows(interactions.user_ids)[1]),
         lost_items={} if live is None else _lost(settings.named_items, live, interactions),
     )
+    oldest_ms, newest_ms = int(interactions.times.min()), int(interactions.times.max())
     try:
-        window = window_of(interactions, int(interactions.times.max()) - settings.window_ms)
+        window = window_of(interactions, newest_ms - settings.window_ms)
     except InputError as error:
-        return replace(result, problem=str(error))
+        better = "a shorter" if newest_ms - oldest_ms <= settings.window_ms else "another"
+        days = f"{round(settings.window_ms / DAY_MS, 2):,g} days"
+        return replace(result, problem=f"{error}; take {better} window (--window) than {days}, or wait for more data")
     gate = _gate(interactions, window, live, recipe, training, settings.gate, threads, progress)
     if live is not None and settings.named_items:
         named_count = len({item_id for item_ids in settings.named_items.values() for item_id in item_ids})

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from annserve.domain.errors import InputError
+from annserve.training.columns import moment_text
 from annserve.training.interactions import Interactions
 from annserve.training.pairs import Pairs, pairs_of
 
@@ -53,8 +54,7 @@ def split_time(interactions: Interactions, quantile: float, *, end_ms: int | Non
     Raises:
         InputError: the interactions have no times.
     """
-    if interactions.times is None:
-        raise InputError("a split in time needs times: name the time column")
+    _times(interactions)
     first = pairs_of(interactions, before_ms=end_ms).first_times
     return int(np.quantile(first, quantile))
 
@@ -71,8 +71,9 @@ def window_of(interactions: Interactions, split_ms: int, *, end_ms: int | None =
         seed: Orders, for an unseen user, what was chosen at one moment (one basket).
 
     Raises:
-        InputError: nothing lies before or after the split, or it leaves no user to judge.
+        InputError: there are no times; nothing lies before or after the split, or it leaves no user to judge.
     """
+    times = _times(interactions)
     train = pairs_of(interactions, before_ms=split_ms)
     everything = pairs_of(interactions, before_ms=end_ms)
     known_items = np.zeros(len(interactions.item_ids), dtype=bool)
@@ -82,8 +83,17 @@ def window_of(interactions: Interactions, split_ms: int, *, end_ms: int | None =
     chosen = (everything.first_times >= split_ms) & known_items[everything.items]
     warm = _warm(train, everything, chosen & known_users[everything.users])
     unseen = _unseen(everything, chosen & ~known_users[everything.users], split_ms, seed)
-    if not len(train) or not (warm.targets.shape[0] or unseen.targets.shape[0]):
-        raise InputError("the split leaves nothing to train on, or nobody to judge; choose another")
+    if not len(train):
+        raise InputError(
+            f"nothing to train on: no interaction is older than {moment_text(split_ms)} UTC, "
+            f"the oldest is of {moment_text(int(times.min()))}"
+        )
+    if not (warm.targets.shape[0] or unseen.targets.shape[0]):
+        raise InputError(
+            f"nobody to judge: since {moment_text(split_ms)} UTC no known user chose a known item for the first time, "
+            f"and no unseen user {UNSEEN_TARGETS_MIN} of them; the newest interaction is of "
+            f"{moment_text(int(times.max()))}"
+        )
     return Window(
         train=train,
         split_ms=split_ms,
@@ -91,6 +101,12 @@ def window_of(interactions: Interactions, split_ms: int, *, end_ms: int | None =
         warm=warm,
         unseen=unseen,
     )
+
+
+def _times(interactions: Interactions) -> npt.NDArray[np.int64]:
+    if interactions.times is None:
+        raise InputError("a split in time needs times: name the time column (--time-column)")
+    return interactions.times
 
 
 def _warm(train: Pairs, everything: Pairs, target: npt.NDArray[np.bool_]) -> Cohort:

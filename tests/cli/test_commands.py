@@ -207,6 +207,70 @@ def test_the_first_mistakes_are_answered_with_what_to_do(
     assert said in done.stderr
 
 
+@pytest.fixture
+def seconds(tmp_path: Path) -> Path:
+    """A tiny file of times in seconds, of April 2026, one of 3,000 rows of which is bad."""
+    path = tmp_path / "seconds.csv"
+    rows = [f"u{row % 40},i{row % 60},{1_775_000_000 + 60 * row}" for row in range(2_999)]
+    path.write_text("\n".join(["user_id,item_id,at", *rows, "u1,i1,soon"]) + "\n")
+    return path
+
+
+def test_a_time_unit_that_is_doubtful_is_said(annserve: Annserve, seconds: Path, tmp_path: Path) -> None:
+    command = ["train", seconds, "--time-column", "at", "--set", "factors=4", "--snapshots", tmp_path / "snapshots"]
+
+    wrong = annserve(*command, "--time-unit", "ms").stderr
+    right = annserve(*command, "--time-unit", "s").stderr
+
+    assert "all times are of 1970, 1970-01-21 13:03 to 1970-01-21 13:06 UTC: is --time-unit s meant?" in wrong
+    assert "trained on 2,999 interactions, 1970-01-21 13:03 to 1970-01-21 13:06 UTC" in wrong
+    assert "1970" not in right.partition("left out")[0] + right.partition("trained on")[2]
+    assert "trained on 2,999 interactions, 2026-03-31 23:33 to 2026-04-03 01:31 UTC" in right
+    assert (
+        "left out 1 of 3,000 rows: time not understood: 1 (seconds.csv row 3000: must be seconds since 1970, "
+        "of the years 1 to 9999, got 'soon')"
+    ) in right
+
+
+def test_times_that_count_from_where_the_data_begin_are_trained_on(annserve: Annserve, tmp_path: Path) -> None:
+    path = tmp_path / "relative.csv"
+    path.write_text("user_id,item_id,at\n" + "".join(f"u{row % 40},i{row % 60},{row}\n" for row in range(900)))
+
+    done = annserve(
+        "train", path, "--time-column", "at", "--time-unit", "s", "--set", "factors=4",
+        "--snapshots", tmp_path / "snapshots",
+    )  # fmt: skip
+
+    assert "1970-01-01 00:14 UTC: if they are not, see --time-unit and --time-column" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "SECONDS", "--user-column", "member"), "name it with --user-column"),
+        (("train", "SECONDS", "--item-column", "member"), "name it with --item-column"),
+        (("train", "SECONDS", "--weight-column", "member"), "name it with --weight-column"),
+        (("evaluate", "SECONDS", "--time-column", "member"), "name it with --time-column"),
+        (("evaluate", "SECONDS"), "name the time column (--time-column)"),
+        (
+            ("evaluate", "SECONDS", "--time-column", "at", "--time-unit", "s", "--split", "2001-01-01"),
+            "another --split",
+        ),
+        (("train", "SECONDS", "--time-column", "at"), "allowed (--max-bad-share)"),
+        (("import-vectors", "--item-vectors", "VECTORS", "--item-ids", "SECONDS"), "name it with --id-column"),
+    ],
+)
+def test_what_is_wrong_with_a_column_names_its_option(
+    arguments: tuple[str, ...], said: str, annserve: Annserve, seconds: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "vectors.npy", np.ones((3, 2)))
+    files = {"SECONDS": seconds, "VECTORS": tmp_path / "vectors.npy"}
+
+    done = annserve(*(files.get(argument, argument) for argument in arguments), code=1)
+
+    assert said in done.stderr
+
+
 def test_a_wrong_setting_in_the_environment_is_named(annserve: Annserve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNSERVE_DRAIN_GRACE_MS", "-1")
 

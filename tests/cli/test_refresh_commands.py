@@ -164,6 +164,18 @@ def test_what_cannot_be_used_is_said_in_one_line(run: Run, tmp_path: Path) -> No
     ):
         assert said in run(*arguments, code=code).stderr
     assert "disliked" in run("refresh", code=1, ANNSERVE_EVENT_WEIGHTS="dislike=1").stderr
+    (tmp_path / "events.jsonl").unlink()
+    said = run("refresh", code=1).stderr
+    assert f"annserve: {tmp_path / 'events.jsonl'}: no events there; name where they are with --from" in said
+    assert "--from events" not in said
+
+
+def test_too_little_data_is_said_with_its_age_and_the_option(run: Run, tmp_path: Path) -> None:
+    log(tmp_path, events_of(before(DEEDS, 3)))
+
+    said = run("refresh", *SET, code=3).stderr
+
+    assert "the oldest is of 2026-01-01 00:21; take a shorter window (--window) than 7 days" in said
 
 
 def test_erased_users_are_left_out_and_bad_rows_are_counted(run: Run, store: SnapshotStore, tmp_path: Path) -> None:

@@ -86,6 +86,45 @@ def test_people_read_tables_and_what_they_mean(annserve: Annserve, log: Path, tm
     assert "equal shares (none are declared)" in done.stderr
 
 
+def test_what_cannot_be_drawn_is_reported_all_the_same(annserve: Annserve, events: list[Event], tmp_path: Path) -> None:
+    def without_context(event: Event) -> Event:
+        placement = event.placement and replace(event.placement, version="", user_context_similarity=None)
+        return replace(event, context_item_ids=(), placement=placement)
+
+    path = tmp_path / "home.jsonl"
+    asyncio.run(write(FileEventStore(path), [without_context(event) for event in events]))
+    command = ["report", "placements", *MONTH, "--events", path, "--plot", tmp_path / "month.html"]
+
+    told = annserve(*command, code=1)
+    as_json = annserve(*command, "--json", code=1)
+    empty = annserve(*command, "--placement", "nowhere", code=1)
+
+    assert "spread over the catalogue" in told.stdout
+    assert "those without items on screen" in told.stderr.splitlines()[-1]
+    assert totals(json.loads(as_json.stdout))["popup"]["impressions"] > 0
+    assert "no impressions of placements in" in empty.stderr
+    assert "nothing to plot: there are no impressions" in empty.stderr
+    assert not (tmp_path / "month.html").exists()
+
+
+def test_versions_that_events_do_not_tell_are_no_other_ones(
+    annserve: Annserve, events: list[Event], tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "events.jsonl", tmp_path / "placements"
+    unknown = [replace(event, placement=event.placement and replace(event.placement, version="")) for event in events]
+    asyncio.run(write(FileEventStore(path), unknown))
+    folder.mkdir()
+    (folder / "popup.yaml").write_text(POPUP, encoding="utf-8")
+    command = ["report", "placements", *MONTH, "--events", path, "--placements", folder, "--by", "version"]
+
+    told = annserve(*command)
+    report = json.loads(annserve(*command, "--json").stdout)
+
+    assert "other version" not in told.stderr
+    assert report["versions"] == {}
+    assert {cell["values"][0] for cell in report["cells"] if cell["by"] == ["version"]} == {"-"}
+
+
 def test_events_are_read_from_mongodb_too(
     annserve: Annserve, events: list[Event], log: Path, mongod: MongoServer, database_name: str, tmp_path: Path
 ) -> None:

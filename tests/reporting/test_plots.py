@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from simulated_month import CONFIDENCE, chunks, month_question, reported_month
 
 from annserve.domain.errors import InputError
-from annserve.reporting.plots import write_plot
+from annserve.reporting.plots import undrawn, write_plot
 from annserve.reporting.report import Report, report
 
 
@@ -24,6 +25,13 @@ def test_a_plot_is_a_picture_of_every_placement(month: Report, tmp_path: Path) -
     svg = (tmp_path / "month.svg").read_text(encoding="utf-8")
     for said in ("December", "popup: taste", "home: taste", "personalize", "related", "impressions"):
         assert said in svg
+
+
+def test_placements_without_similarities_are_told_from_those_that_are_drawn(month: Report) -> None:
+    unlike = [cell for cell in month.cells if cell.placement != "home" or not cell.by or cell.by == ("mode",)]
+
+    assert undrawn(month) == []
+    assert undrawn(replace(month, cells=tuple(unlike))) == ["home"]
 
 
 def test_a_page_needs_nothing_else_and_escapes_its_title(month: Report, tmp_path: Path) -> None:
@@ -44,5 +52,5 @@ def test_another_suffix_is_refused(month: Report, tmp_path: Path) -> None:
 def test_nothing_to_plot_is_said(tmp_path: Path) -> None:
     empty = asyncio.run(report(chunks([]), month_question()))
 
-    with pytest.raises(InputError, match="nothing to plot"):
+    with pytest.raises(InputError, match="nothing to plot: there are no impressions"):
         write_plot(empty, tmp_path / "empty.png", "", CONFIDENCE)

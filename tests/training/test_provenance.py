@@ -47,5 +47,8 @@ def test_a_manifest_tells_it_again() -> None:
 
     assert trained_on({METRIC: provenance.as_metric()}) == provenance
     assert (provenance.interaction_count, provenance.newest_ms) == (2, START_MS + 86_400_000)
+    assert provenance.as_metric()["oldest_ms"] == START_MS
+    # As a snapshot of before says it: the same data are nothing new.
+    assert trained_on({METRIC: {**provenance.as_metric(), "oldest_ms": None}}) == provenance
     assert trained_on({}) is None
     assert trained_on({METRIC: {"digest": 1}}) is None

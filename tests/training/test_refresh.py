@@ -191,11 +191,15 @@ def test_too_few_users_say_nothing(store: SnapshotStore) -> None:
     made_live(store, before(DEEDS, DRIFT_DAY))
 
     done = refresh(interactions_of(DEEDS), store, replace(WEEK, gate=GateSettings(users_min=121)))
-    nobody = refresh(interactions_of(DEEDS), store, replace(WEEK, window_ms=1_000 * DAY_MS))
+    nothing = refresh(interactions_of(DEEDS), store, replace(WEEK, window_ms=1_000 * DAY_MS))
+    nobody = refresh(interactions_of(DEEDS), store, replace(WEEK, window_ms=1))
 
     assert failed(done) == {"users"}
-    assert nobody.outcome is Outcome.REFUSED
+    assert (nothing.outcome, nobody.outcome) == (Outcome.REFUSED, Outcome.REFUSED)
+    assert "nothing to train on: no interaction is older than 2023-07-15 23:59 UTC, the oldest is of" in nothing.problem
+    assert nothing.problem.endswith("; take a shorter window (--window) than 1,000 days, or wait for more data")
     assert "nobody to judge" in nobody.problem
+    assert "; take another window (--window) than 0 days" in nobody.problem
     assert len(store.ids()) == 1
 
 

@@ -76,8 +76,16 @@ def test_a_quantile_splits_first_interactions(interactions_of: MakeInteractions)
 
 
 def test_a_split_that_leaves_nothing_to_train_on_is_refused(interactions_of: MakeInteractions) -> None:
-    with pytest.raises(InputError, match="nothing to train on"):
+    message = (
+        "nothing to train on: no interaction is older than 1970-01-01 00:00 UTC, the oldest is of 1970-01-02 00:00"
+    )
+    with pytest.raises(InputError, match=message):
         window_of(interactions_of(PAST + FUTURE), 0)
+
+
+def test_a_split_that_leaves_nobody_to_judge_is_refused(interactions_of: MakeInteractions) -> None:
+    with pytest.raises(InputError, match=r"nobody to judge: since 1970-01-15 .*; the newest .* is of 1970-01-04 00:00"):
+        window_of(interactions_of(PAST), 14 * DAY_MS)
 
 
 def test_a_split_without_times_is_refused(interactions_of: MakeInteractions) -> None:
@@ -91,8 +99,10 @@ def test_a_split_without_times_is_refused(interactions_of: MakeInteractions) -> 
         times=None,
         report=timed.report,
     )
-    with pytest.raises(InputError, match="name the time column"):
+    with pytest.raises(InputError, match=r"name the time column \(--time-column\)"):
         split_time(untimed, 0.5)
+    with pytest.raises(InputError, match=r"name the time column \(--time-column\)"):
+        window_of(untimed, DAY_MS)
 
 
 def test_a_basket_that_is_cut_is_cut_the_same_way_for_the_same_seed(interactions_of: MakeInteractions) -> None:
