@@ -117,7 +117,10 @@ def test_items_are_upserted_from_lines_and_deleted(admin: Admin, run: Run) -> No
         ('{"item_id": "b", "vector": [1], "liked_by_user_ids": ["u"]}', "line 2: give vector or liked_by_user_ids"),
         ('{"item_id": "b", "vector": ["1"]}', "line 2: vector.0: Input should be a valid number"),
         ('{"item_id": 7, "vector": [1]}', "line 2: item_id: Input should be a valid string"),
-        ('{"item_id": "b", "vector": [1], "color": "red"}', "line 2: color: Extra inputs are not permitted"),
+        (
+            '{"item_id": "b", "liked_by": ["u"]}',
+            "line 2: there is no key 'liked_by'; the keys are item_id, vector, liked_",
+        ),
     ],
 )
 def test_line_that_is_no_item_is_named(line: str, problem: str) -> None:
