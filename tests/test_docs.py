@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_examples_of_placements_are_right(example: str) -> None:
     text = PlacementText(name="example", origin="docs/placements.md", text=example)
 
     assert compiled([text], schema)[1] == []
+
+
+@pytest.mark.parametrize("name", [n for n, f in Settings.model_fields.items() if isinstance(f.default, Path)])
+def test_what_an_instance_keeps_where_it_is_started_is_not_for_git(name: str) -> None:
+    patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    path = Settings.model_fields[name].default
+    kept = [f"/{path}", f"/.{path}.lock", f"/.{path}.new"] if path.suffix else [f"/{path}/"]
+
+    assert [file for file in kept if not any(fnmatchcase(file, pattern) for pattern in patterns)] == []
 
 
 def commands(command: Any, path: str = "annserve") -> Iterator[str]:
