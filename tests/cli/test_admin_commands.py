@@ -101,12 +101,14 @@ def test_items_are_upserted_from_lines_and_deleted(admin: Admin, run: Run) -> No
 
     text = "\n".join(map(json.dumps, lines)) + "\n\n"
     assert "2 items upserted" in run("items", "upsert", "-", input=text).output
-    run("items", "delete", "c", "d")
+    assert "1 item upserted" in run("items", "upsert", "-", input=json.dumps(lines[0])).output
+    assert "1 item will not be recommended" in run("items", "delete", "c").output
+    assert "1 item" not in run("items", "delete", "d", "e").output
 
     assert admin.items.items["a"].vector == (1.0, 0.5)
     assert admin.items.items["a"].popularity == 2.0
     assert admin.items.items["b"].liked_by_user_ids == ("u",)
-    assert admin.items.deleted == ["c", "d"]
+    assert admin.items.deleted == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize(
