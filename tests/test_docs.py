@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -146,6 +148,29 @@ def test_messages_that_operators_look_up_are_those_of_the_code() -> None:
     assert len(rows) > 15
     # Shorter ones are found everywhere.
     assert [part for part in parts if len(part) > 5 and part not in source] == []
+
+
+def test_stubs_are_generated_as_the_api_page_says(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^\$ \S+python (-m grpc_tools\.protoc .*)$", page("api.md"), re.MULTILINE)
+    protos = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("proto/annserve/v1/*.proto"))
+    arguments = command.replace("=stubs", f"={tmp_path}").removesuffix(" proto/annserve/v1/*.proto").split()
+    subprocess.run([sys.executable, *arguments, *protos], cwd=ROOT, check=True, timeout=60)
+
+    assert (tmp_path / "annserve" / "v1" / "recommendation_service_pb2_grpc.py").exists()
+
+
+def test_commands_of_the_catalogue_page_name_a_catalogue() -> None:
+    blocks = re.findall(r"```console\n(.*?)```", page("catalogue.md"), re.DOTALL)
+    asked = [block for block in blocks if "$ annserve catalog " in block]
+
+    assert len(asked) == 1
+    assert asked[0].startswith("$ export ANNSERVE_CATALOG=")
+
+
+def test_the_demo_is_stopped_before_the_quickstart_starts_another() -> None:
+    before = page("quickstart.md").partition("To write your own")[2].partition("serve --demo --placements")[0]
+
+    assert "Ctrl-C" in before
 
 
 def test_tests_that_the_threat_table_names_are_there() -> None:

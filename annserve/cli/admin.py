@@ -187,9 +187,7 @@ def delete(
     with admin_client(address) as client:
         client.delete_items(item_ids)
     # Whether anybody knew them is not known here: a deletion stands for what comes later too.
-    report(
-        f"{counted(len(item_ids), 'item')} will not be recommended", {"item_count": len(item_ids)}, as_json=as_json
-    )
+    report(f"{counted(len(item_ids), 'item')} will not be recommended", {"item_count": len(item_ids)}, as_json=as_json)
 
 
 @cache_app.command("stats")
