@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,15 @@ def test_examples_of_placements_are_right(example: str) -> None:
     assert compiled([text], schema)[1] == []
 
 
+@pytest.mark.parametrize("name", [n for n, f in Settings.model_fields.items() if isinstance(f.default, Path)])
+def test_what_an_instance_keeps_where_it_is_started_is_not_for_git(name: str) -> None:
+    patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    path = Settings.model_fields[name].default
+    kept = [f"/{path}", f"/.{path}.lock", f"/.{path}.new"] if path.suffix else [f"/{path}/"]
+
+    assert [file for file in kept if not any(fnmatchcase(file, pattern) for pattern in patterns)] == []
+
+
 def commands(command: Any, path: str = "annserve") -> Iterator[str]:
     children = getattr(command, "commands", {})
     for name, child in children.items():
@@ -136,6 +148,29 @@ def test_messages_that_operators_look_up_are_those_of_the_code() -> None:
     assert len(rows) > 15
     # Shorter ones are found everywhere.
     assert [part for part in parts if len(part) > 5 and part not in source] == []
+
+
+def test_stubs_are_generated_as_the_api_page_says(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^\$ \S+python (-m grpc_tools\.protoc .*)$", page("api.md"), re.MULTILINE)
+    protos = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("proto/annserve/v1/*.proto"))
+    arguments = command.replace("=stubs", f"={tmp_path}").removesuffix(" proto/annserve/v1/*.proto").split()
+    subprocess.run([sys.executable, *arguments, *protos], cwd=ROOT, check=True, timeout=60)
+
+    assert (tmp_path / "annserve" / "v1" / "recommendation_service_pb2_grpc.py").exists()
+
+
+def test_commands_of_the_catalogue_page_name_a_catalogue() -> None:
+    blocks = re.findall(r"```console\n(.*?)```", page("catalogue.md"), re.DOTALL)
+    asked = [block for block in blocks if "$ annserve catalog " in block]
+
+    assert len(asked) == 1
+    assert asked[0].startswith("$ export ANNSERVE_CATALOG=")
+
+
+def test_the_demo_is_stopped_before_the_quickstart_starts_another() -> None:
+    before = page("quickstart.md").partition("To write your own")[2].partition("serve --demo --placements")[0]
+
+    assert "Ctrl-C" in before
 
 
 def test_tests_that_the_threat_table_names_are_there() -> None:

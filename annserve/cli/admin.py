@@ -11,7 +11,7 @@ import typer
 
 from annserve.cli import admin_placements
 from annserve.cli.admin_client import WAIT_SECONDS, AddressOption, admin_client
-from annserve.cli.output import JsonOption, print_json, print_rows, say
+from annserve.cli.output import JsonOption, counted, print_json, print_rows, say
 from annserve_client.admin import HistoryEntry
 
 app = typer.Typer(help="Operate a running instance: what it serves, its workers, items, cache.", no_args_is_help=True)
@@ -75,7 +75,7 @@ def scale_command(
     """Have so many workers, until the instance is started anew."""
     with admin_client(address) as client:
         client.scale(workers)
-    report(f"{workers} workers", {"worker_count": workers}, as_json=as_json)
+    report(counted(workers, "worker"), {"worker_count": workers}, as_json=as_json)
 
 
 @app.command("restart")
@@ -174,7 +174,7 @@ def upsert(
     with admin_client(address) as client:
         for batch in batches(items):
             client.upsert_items(batch)
-    report(f"{len(items):,} items upserted", {"item_count": len(items)}, as_json=as_json)
+    report(f"{counted(len(items), 'item')} upserted", {"item_count": len(items)}, as_json=as_json)
 
 
 @items_app.command("delete")
@@ -183,10 +183,11 @@ def delete(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take items out of all answers, within a second."""
+    """Take items out of all answers, within a second, and until they are upserted: also ids that nobody knows yet."""
     with admin_client(address) as client:
         client.delete_items(item_ids)
-    report(f"{len(item_ids):,} items deleted", {"item_count": len(item_ids)}, as_json=as_json)
+    # Whether anybody knew them is not known here: a deletion stands for what comes later too.
+    report(f"{counted(len(item_ids), 'item')} will not be recommended", {"item_count": len(item_ids)}, as_json=as_json)
 
 
 @cache_app.command("stats")

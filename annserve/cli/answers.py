@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -42,8 +42,14 @@ def _cell(values: Sequence[Value] | None) -> object:
     return ", ".join(map(str, plain)) if len(plain) > 1 else next(iter(plain), None)
 
 
-def remarks_on(answer: Recommendations) -> list[str]:
-    """Return what a person should know about the answer, a line each."""
+def remarks_on(answer: Recommendations, forced_variants: Iterable[str] = ()) -> list[str]:
+    """Return what a person should know about the answer, a line each.
+
+    Args:
+        answer: What a server answered.
+        forced_variants: The experiments whose variants were asked for. The server lets those pass that it does not
+            know, so that a tester may send all of hers with every call; here one may be misspelt.
+    """
     remarks = [f"snapshot {answer.snapshot_id}, found by {answer.search_path.value} search"]
     if answer.placement is not None and answer.placement.suppressed_reason:
         remarks = [f"snapshot {answer.snapshot_id}"]
@@ -51,6 +57,13 @@ def remarks_on(answer: Recommendations) -> list[str]:
         remarks[0] += f", user impact {answer.user_impact:.2g}"
     if answer.placement is not None:
         remarks.insert(0, _placement(answer.placement))
+        its = answer.placement.experiment
+        its_own = f"which is {its}" if its else "which has none"
+        remarks += [
+            f"--variant {name}: not the experiment of placement {answer.placement.name}, {its_own}"
+            for name in forced_variants
+            if name != its
+        ]
     if answer.stage_seconds:
         row_counts = {stage: f", {count} rows" for stage, count in answer.stage_row_counts.items()}
         took = "; ".join(

@@ -78,6 +78,15 @@ _SHOWN: Final = {
     "COMMA": "','",
     "$END": "the end",
 }
+_FOREIGN: Final = re.compile(r"&&?|\|\|?|!|(?<=\bitem)\.|(?<=\bhas)\(")
+_ADVICE: Final = {
+    "&": "and for &&",
+    "|": "or for ||",
+    "!": "not for !",
+    ".": "the name of a field without item.",
+    "(": "exists(…) for has(…)",
+}
+"""What to write for what the conditions of placements say, by its first character."""
 _WORD: Final = re.compile(r"\w+|.?", re.DOTALL)
 
 
@@ -218,7 +227,10 @@ def _expected(text: str, position: int, terminals: Iterable[str]) -> str:
     names = sorted({_SHOWN.get(terminal, f"'{terminal.strip('_').lower()}'") for terminal in terminals})
     expected = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     found = _WORD.match(text, position)
-    return f"expected {expected}, got {found[0]!r}" if found and found[0] else f"expected {expected}"
+    problem = f"expected {expected}, got {found[0]!r}" if found and found[0] else f"expected {expected}"
+    if foreign := _FOREIGN.match(text, position):
+        problem += f"; write {_ADVICE[foreign[0][0]]}"
+    return problem
 
 
 def _problem(text: str, position: int, problem: str) -> InputError:

@@ -38,7 +38,11 @@ def read_items(lines: Iterable[str], name: str) -> list[FreshItem]:
         except ValidationError as error:
             problem = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, problem["loc"]))
-            raise InputError(f"{name}, line {number}: {where + ': ' if where else ''}{problem['msg']}") from None
+            if problem["type"] == "extra_forbidden":
+                text = f"there is no key {where[:64]!r}; the keys are {', '.join(_Line.model_fields)}"
+            else:
+                text = f"{where + ': ' if where else ''}{problem['msg']}"
+            raise InputError(f"{name}, line {number}: {text}") from None
         if (read.vector is None) == (not read.liked_by_user_ids):
             raise InputError(f"{name}, line {number}: give vector or liked_by_user_ids, and not both")
         items[read.item_id] = FreshItem(**read.model_dump())

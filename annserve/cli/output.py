@@ -78,6 +78,11 @@ def progress_bars() -> Iterator[ProgressCallback]:
         yield show
 
 
+def counted(count: int, noun: str) -> str:
+    """Return ``count`` with ``noun``, of which there may be one: ``1 item``, ``1,000 items``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def fail(message: str) -> typer.Exit:
     """Print why a command cannot go on; raise what is returned."""
     say(f"annserve: {message}")

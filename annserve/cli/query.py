@@ -344,5 +344,6 @@ def _ask(
     has_rules = request.options.explain and answer.placement is not None
     rows = [row_of(rank, result, names, shown, has_rules=has_rules) for rank, result in enumerate(answer, 1)]
     print_rows(rows, as_json=False)
-    for line in remarks_on(answer):
+    forced = request.forced_variants if isinstance(request, Recommend) else ()
+    for line in remarks_on(answer, forced):
         say(line)

@@ -32,7 +32,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -101,8 +101,22 @@ class UnknownPlacementError(AnnserveError):
 
     reason = "UNKNOWN_PLACEMENT"
 
-    def __init__(self, placement: str) -> None:
-        super().__init__(f"there is no placement {placement!r}", placement=placement)
+    NAMES_SHOWN: ClassVar = 8
+
+    def __init__(self, placement: str, names: Collection[str]) -> None:
+        """Say that ``placement`` is none, and which of ``names`` there are: first those that begin alike.
+
+        That takes a microsecond a name. To look for what is spelt alike takes hundreds: too long for what any
+        caller can bring about.
+        """
+
+        def order(name: str) -> tuple[list[bool], str]:
+            return [one != other for one, other in zip(name, placement, strict=False)], name
+
+        near = sorted(names, key=order)[: self.NAMES_SHOWN]
+        more = f" and {len(names) - len(near):,} more" if len(names) > len(near) else ""
+        there_are = ", ".join(near) + more or "none"
+        super().__init__(f"there is no placement {placement!r}; there are {there_are}", placement=placement)
 
 
 class SnapshotNotHereError(AnnserveError):
@@ -195,7 +209,10 @@ class NoCatalogError(AnnserveError):
     reason = "NO_CATALOG"
 
     def __init__(self, field: str) -> None:
-        super().__init__(f"{field} needs a catalogue, and this server was started without one", field=field)
+        super().__init__(
+            f"{field} needs a catalogue, and this server was started without one (--catalog, or ANNSERVE_CATALOG)",
+            field=field,
+        )
 
 
 class CatalogUnavailableError(AnnserveError):

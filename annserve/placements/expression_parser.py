@@ -76,6 +76,9 @@ TEXT: /"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'/
 NUMBER: /(\d+(\.\d+)?|\.\d+)([eE][+-]?\d+)?/
 %ignore /\s+/
 """
+_FOREIGN: Final = {"and": "&&", "or": "||", "not": "!", "&": "&&", "|": "||", "=": "=="}
+"""What other languages say, that of ``annserve query --filter`` among them."""
+_FOREIGN_AT: Final = re.compile(r"(and|or|not)\b|(?<![&|=])[&|=](?![&|=])", re.IGNORECASE)
 _SHOWN: Final = {"$END": "the end", "TEXT": "a text", "NUMBER": "a number", "NAME": "a name"}
 
 
@@ -95,10 +98,12 @@ def parse_expression(text: str) -> Node:
         at_end = error.token.type == "$END"
         position = len(text.rstrip()) if at_end else error.token.start_pos or 0
         found = "the end" if at_end else repr(str(error.token)[:40])
-        raise ExpressionError(f"expected {_expected(error.accepts or error.expected)}, got {found}", position) from None
+        problem = f"expected {_expected(error.accepts or error.expected)}, got {found}"
+        raise ExpressionError(problem + _advice(text, position), position) from None
     except UnexpectedCharacters as error:
         position = cast("int", error.pos_in_stream)
-        raise ExpressionError(f"{text[position]!r} cannot be understood here", position) from None
+        problem = f"{text[position]!r} cannot be understood here"
+        raise ExpressionError(problem + _advice(text, position), position) from None
     if sum(1 for _ in nodes_of(node)) > NODES_MAX:
         raise ExpressionError(f"must have at most {NODES_MAX} parts")
     return node
@@ -217,7 +222,16 @@ def parse_time(text: str, position: int) -> datetime:
     ) from None
 
 
+def _advice(text: str, position: int) -> str:
+    """Return what to write for the word at ``position``, or for a ``not`` that was taken for a name before it."""
+    negation = re.search(r"\bnot\s+$", text[:position], re.IGNORECASE)
+    found = _FOREIGN_AT.match(text, negation.start() if negation else position)
+    return f"; write {_FOREIGN[found[0].lower()]} for {found[0]}" if found else ""
+
+
 def _no_function(name: str, operand_count: int) -> str:
+    if name in ("exists", "defined"):
+        return f"there is no {name}(…); write has(item.x) for it"
     known = 'has(item.x), size(x), timestamp("…"), similarity(user, context), x.startsWith("…"), x.endsWith("…"), '
     return f'there is no {name[:40]}(…) of {operand_count}; there are {known}x.contains("…"), x.matches("…")'
 

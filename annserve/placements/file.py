@@ -173,7 +173,11 @@ class FallbackEntry(Section):
 
 
 def _spelt_fallback(value: Any) -> Any:
-    return {value: True} if value in ("recent_items", "popular") else value
+    if value in ("recent_items", "popular"):
+        return {value: True}
+    if not isinstance(value, dict | FallbackEntry):
+        raise PydanticCustomError("fallback", "must be recent_items, popular, {placement: NAME} or {items: [ID]}")
+    return value
 
 
 def _spelt_context(value: Any) -> Any:

@@ -124,7 +124,7 @@ class FreshItems(Protocol):
 
         Raises:
             InvalidArgumentError: a vector is of another dimension, or none of the users has one; the fields are called
-                ``items[3].vector`` and ``items[3].liked_by``, by place in ``items``.
+                ``items[3].vector`` and ``items[3].liked_by.user_ids``, by place in ``items``.
             CatalogUnavailableError: they cannot be kept now.
         """
         ...

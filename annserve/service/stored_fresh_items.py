@@ -76,7 +76,7 @@ def _checked(items: Sequence[UpsertedItem], view: FreshView) -> list[FreshItem]:
         if item.vector is None:
             if view.liked_vector(item.liked_by_user_ids) is None:
                 problem = f"names no user with a vector in snapshot {view.snapshot_id}"
-                problems.append(FieldViolation(field=f"items[{place}].liked_by", description=problem))
+                problems.append(FieldViolation(field=f"items[{place}].liked_by.user_ids", description=problem))
         else:
             with np.errstate(over="ignore", under="ignore"):
                 vector = np.array(item.vector, np.float64).astype(np.float32)

@@ -101,12 +101,14 @@ def test_items_are_upserted_from_lines_and_deleted(admin: Admin, run: Run) -> No
 
     text = "\n".join(map(json.dumps, lines)) + "\n\n"
     assert "2 items upserted" in run("items", "upsert", "-", input=text).output
-    run("items", "delete", "c", "d")
+    assert "1 item upserted" in run("items", "upsert", "-", input=json.dumps(lines[0])).output
+    assert "1 item will not be recommended" in run("items", "delete", "c").output
+    assert "1 item" not in run("items", "delete", "d", "e").output
 
     assert admin.items.items["a"].vector == (1.0, 0.5)
     assert admin.items.items["a"].popularity == 2.0
     assert admin.items.items["b"].liked_by_user_ids == ("u",)
-    assert admin.items.deleted == ["c", "d"]
+    assert admin.items.deleted == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,10 @@ def test_items_are_upserted_from_lines_and_deleted(admin: Admin, run: Run) -> No
         ('{"item_id": "b", "vector": [1], "liked_by_user_ids": ["u"]}', "line 2: give vector or liked_by_user_ids"),
         ('{"item_id": "b", "vector": ["1"]}', "line 2: vector.0: Input should be a valid number"),
         ('{"item_id": 7, "vector": [1]}', "line 2: item_id: Input should be a valid string"),
-        ('{"item_id": "b", "vector": [1], "color": "red"}', "line 2: color: Extra inputs are not permitted"),
+        (
+            '{"item_id": "b", "liked_by": ["u"]}',
+            "line 2: there is no key 'liked_by'; the keys are item_id, vector, liked_",
+        ),
     ],
 )
 def test_line_that_is_no_item_is_named(line: str, problem: str) -> None:

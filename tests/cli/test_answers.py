@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from annserve.cli.answers import json_of, remarks_on, row_of
 from annserve.cli.names import Names
-from annserve_client import CatalogUse, Degradation, Recommendation, Recommendations, SearchPath, Source
+from annserve_client import CatalogUse, Degradation, PlacementUse, Recommendation, Recommendations, SearchPath, Source
 
 ATTRIBUTION = "t"
 NO_NAMES = Names({})
@@ -51,6 +52,21 @@ def test_fields_asked_for_are_columns_in_that_order_whether_an_item_has_them_or_
         ("missing", None),
         ("none", None),
         ("price", 2.5),
+    ]
+
+
+def test_a_variant_that_is_of_another_experiment_is_remarked_on() -> None:
+    def remarks(experiment: str) -> list[str]:
+        use = PlacementUse(name="home", version="0f", experiment=experiment, variant="a", mode="similar")
+        said = remarks_on(replace(ANSWER, placement=use), ["hom_variety", "home_variety"])
+        return [remark for remark in said if remark.startswith("--variant")]
+
+    assert remarks("home_variety") == [
+        "--variant hom_variety: not the experiment of placement home, which is home_variety"
+    ]
+    assert remarks("") == [
+        "--variant hom_variety: not the experiment of placement home, which has none",
+        "--variant home_variety: not the experiment of placement home, which has none",
     ]
 
 

@@ -21,17 +21,23 @@ ROOT = Path(__file__).parent.parent.parent
 @dataclass(frozen=True, slots=True)
 class Demo:
     address: str
+    admin_address: str
     said: list[str]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Train and serve the bundled data, as `make serve` does, on a free port."""
-    folder = tmp_path_factory.mktemp("demo") / "snapshots"
+    folder = tmp_path_factory.mktemp("demo")
+    admin_address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "annserve.cli", "serve", "--demo", "--address", "127.0.0.1:0"]
-    command += ["--admin-address", f"127.0.0.1:{free_port()}"]
+    command += ["--admin-address", admin_address]
     with subprocess.Popen(
-        [*command, "--snapshots", str(folder)], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [*command, "--snapshots", str(folder / "snapshots")],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "ANNSERVE_FRESH_ITEMS": str(folder / "fresh_items.jsonl")},
     ) as server:
         assert server.stderr is not None
         said: list[str] = []
@@ -40,7 +46,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             assert line, said
             said.append(line.rstrip())
         found = (re.search(r"^serving .* on (127\.0\.0\.1:\d+)$", line) for line in said)
-        yield Demo(next(match[1] for match in found if match), said)
+        yield Demo(next(match[1] for match in found if match), admin_address, said)
         server.send_signal(signal.SIGTERM)
         server.stderr.read()
         assert server.wait(20) == 0
@@ -77,7 +83,16 @@ def test_the_instance_says_how_it_is_as_printed(demo: Demo) -> None:
     assert "serving" in run([sys.executable, "-m", "annserve.cli", *call[1:]])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "clients/python/README.md"])
+def test_fresh_items_come_and_go_as_the_operations_page_shows(demo: Demo) -> None:
+    section = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").partition("## Fresh items")[2]
+    upserted, deleted = re.findall(r"^\$ (.*annserve admin items .*)$", section, re.MULTILINE)[:2]
+
+    for command in (upserted, deleted):
+        program = f"{shlex.quote(sys.executable)} -m annserve.cli"
+        run(["sh", "-c", f"{command.replace('annserve', program)} --address {demo.admin_address}"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/api.md", "clients/python/README.md"])
 def test_the_python_examples_run(page: str, demo: Demo) -> None:
     examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_placed_is_refused_by_name(built: tuple[Path, tuple[str, 
                 [FreshItem(item_id=NEW, vector=beside(0)), FreshItem(item_id="a", vector=[1, 2, 3])]
             )
         assert caught.value.reason == "INVALID_ARGUMENT"
-        with pytest.raises(AnnserveError, match=r"items\[0\]\.liked_by: names no user with a vector"):
+        with pytest.raises(AnnserveError, match=r"items\[0\]\.liked_by\.user_ids: names no user with a vector"):
             fresh.admin.upsert_items([FreshItem(item_id="a", liked_by_user_ids=["nobody"])])
         with pytest.raises(AnnserveError, match=r"items\[0\]\.vector: must have a length"):
             fresh.admin.upsert_items([FreshItem(item_id="a", vector=[3e38] * 16)])

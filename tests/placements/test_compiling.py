@@ -230,7 +230,11 @@ def test_forced_variant_that_there_is_not_is_the_callers_mistake(content: str) -
             "has this rank already",
         ),
         ("mode: similar\nrotation: {penalty: 1, half_life: 5}", "2:35: rotation.half_life", "a duration such as"),
-        ("mode: similar\nfallback: [populer]", "2:12: fallback[0]", "must be a mapping"),
+        (
+            "mode: similar\nfallback: [populer]",
+            "2:12: fallback[0]",
+            "must be recent_items, popular, {placement: NAME} or {items: [ID]}, got 'populer'",
+        ),
         (
             "mode: similar\nfallback: [{placement: other}]",
             "2:13: fallback[0].placement",

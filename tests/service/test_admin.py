@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import shutil
 import socket
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import grpc
 import pytest
@@ -322,6 +324,19 @@ def test_items_outside_the_contract_are_refused_all_together(
     assert [violation.field for violation in caught.value.violations] == [field]
     assert caught.value.violations[0].description.startswith(problem)
     assert admin.items.items == {}
+
+
+def test_single_string_is_no_list_of_items_to_delete(admin: Admin, client: AdminClient) -> None:
+    with pytest.raises(TypeError, match="got the single string 'abc'"):
+        client.delete_items("abc")
+
+    assert admin.items.deleted == []
+
+
+@pytest.mark.parametrize(("liked_by", "problem"), [([12347], "liked_by_user_ids[0] must"), ("12347", "single string")])
+def test_item_that_cannot_be_sent_says_why(client: AdminClient, liked_by: Any, problem: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(problem)):
+        client.upsert_items([FreshItem(item_id="a", liked_by_user_ids=liked_by)])
 
 
 def test_item_that_the_snapshot_cannot_place_is_the_callers_mistake(admin: Admin, client: AdminClient) -> None:

@@ -201,6 +201,7 @@ def test_without_a_catalogue_there_is_nothing_to_filter_or_read(options: dict[st
         similar_query(_request(**options), None)
 
     assert caught.value.metadata == {"field": field}
+    assert "(--catalog, or ANNSERVE_CATALOG)" in str(caught.value)
 
 
 def test_without_a_catalogue_what_needs_none_is_answered() -> None:

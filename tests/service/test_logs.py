@@ -4,11 +4,13 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -23,6 +25,7 @@ from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
 from annserve.v1 import recommendation_service_pb2 as messages
 
+OPERATIONS = " ".join((Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8").split())
 SECRET = "hunter2-planted"  # noqa: S105 - to be looked for
 
 BLOCKED = """
@@ -99,6 +102,17 @@ async def test_of_answered_calls_a_share_is_logged(
     await called(twin, share, [messages.SimilarRequest(item_ids=["item-0"])] * 3)
 
     assert [line["event"] for line in lines(written)] == ["call_answered"] * count
+
+
+async def test_what_lines_hold_is_what_the_operations_page_says(written: io.StringIO, twin: TwinRecommender) -> None:
+    logging.getLogger("annserve").info("hello")
+    twin.error = UnknownItemError("item-0", "s")
+    await called(twin, 0.0, [messages.SimilarRequest(item_ids=["item-0"])])
+    of_every_line, of_a_call = re.findall(r"one JSON object a line[^:]*: (.*?) and for a call (.*?)\.", OPERATIONS)[0]
+
+    plain, call = lines(written)
+    assert set(plain) == set(re.findall("`([a-z_]+)`", of_every_line))
+    assert set(call) - set(plain) == set(re.findall("`([a-z_]+)`", of_a_call))
 
 
 async def test_neither_secrets_nor_what_was_asked_are_in_the_log(written: io.StringIO, twin: TwinRecommender) -> None:

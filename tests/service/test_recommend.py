@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from edge_twin import Calls
+from google.protobuf.timestamp_pb2 import Timestamp
 from placement_twins import TwinExpression, TwinPlacements, experiment, placement, recipe
 from serve_model import model
 
@@ -121,13 +122,38 @@ async def test_an_unknown_placement_is_not_found(call: Calls) -> None:
     assert error.info.metadata["placement"] == "nowhere"
 
 
+async def test_an_unknown_placement_is_told_of_those_that_begin_alike(call: Calls, placements: TwinPlacements) -> None:
+    placements.show()
+    assert (await call.error("Recommend", ask("shopp"))).message == "there is no placement 'shopp'; there are none"
+    placements.show(*(placement(recipe(name)) for name in ["shop_end", "shop", *map(str, range(20))]))
+    error = await call.error("Recommend", ask("shopp"))
+    assert error.message == "there is no placement 'shopp'; there are shop, shop_end, 0, 1, 2, 3, 4, 5 and 14 more"
+
+
 async def test_a_context_that_is_not_declared_is_refused_with_what_is(call: Calls, placements: TwinPlacements) -> None:
     placements.show(placement(recipe(), context={"device": ContextField(type="string")}))
     wrong = {"device": parts.ContextValue(number_value=1), "a.b": parts.ContextValue(bool_value=True)}
     error = await call.error("Recommend", ask(item_ids=[SEED], context=wrong))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "'a.b' is not declared by placement 'home'; the names are device" in error.message
-    assert "'device' must be a string, got a float" in error.message
+    assert "'device' must be a string, got a number" in error.message
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "problem"),
+    [
+        ("double", parts.ContextValue(string_value="low"), "must be a number, got a string"),
+        ("bool", parts.ContextValue(number_value=1), "must be a boolean, got a number"),
+        ("timestamp", parts.ContextValue(bool_value=True), "must be a time, got a boolean"),
+        ("string", parts.ContextValue(time_value=Timestamp()), "must be a string, got a time"),
+    ],
+)
+async def test_the_types_of_a_context_are_named_as_files_name_them(
+    call: Calls, placements: TwinPlacements, type_: str, value: parts.ContextValue, problem: str
+) -> None:
+    placements.show(placement(recipe(), context={"told": ContextField(type=type_)}))
+    error = await call.error("Recommend", ask(item_ids=[SEED], context={"told": value}))
+    assert f"'told' {problem}" in error.message
 
 
 async def test_a_suppressed_answer_is_empty_and_says_why(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import trustme
 from edge_twin import TIMEOUT_SECONDS, TwinRecommender
 
 from annserve.domain.errors import InputError
+from annserve.service.access_keys import new_key
 from annserve.service.security import Security
 from annserve.service.server import Server
 from annserve.service.settings import ServerSettings
@@ -22,6 +27,7 @@ from annserve.v1 import recommendation_service_pb2_grpc as service
 from annserve_client import AnnserveError, AsyncClient, Similar
 
 ROTATIONS = 100
+README = Path(__file__).parent.parent.parent / "clients" / "python" / "README.md"
 
 
 class Authority:
@@ -74,6 +80,26 @@ async def test_calls_are_answered_over_tls_and_not_in_plain_text(twin: TwinRecom
     async with AsyncClient(address, credentials=stranger) as client:
         with pytest.raises(AnnserveError):
             await client.similar(["item-0"], timeout_seconds=1.0)
+    await server.stop()
+
+
+async def test_the_example_of_the_python_client_is_answered_over_tls_with_a_key(
+    twin: TwinRecommender, authority: Authority, tmp_path: Path
+) -> None:
+    key, digest = new_key()
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"keys: [{{name: shop, sha256: {digest}, scopes: [query]}}]")
+    server = Server(ServerSettings(address="127.0.0.1:0", security=Security(tls=authority.files, api_keys=keys)), twin)
+    address = await server.start()
+    authority.ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (example,) = re.findall(r"```py\n((?:(?!```).)*ssl_channel_credentials.*?)```", README.read_text(), re.DOTALL)
+
+    program = [sys.executable, "-c", example.replace("annserve.example:50051", address).replace("22423", "item-0")]
+    environment = {**os.environ, "ANNSERVE_API_KEY": key}
+    done = await asyncio.to_thread(
+        subprocess.run, program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("snapshot-twin\n", "")
     await server.stop()
 
 

@@ -28,6 +28,8 @@ from annserve.placements.variables import (
 )
 
 _TYPES: Final[Mapping[str, type]] = {"string": str, "double": float, "bool": bool, "timestamp": datetime}
+_WORDS: Final = {str: "a string", float: "a number", bool: "a boolean", datetime: "a time"}
+"""What files and documentation call them."""
 
 _zone = lru_cache(64)(ZoneInfo)
 
@@ -131,6 +133,6 @@ def _problem(placement: Placement, name: str, value: ContextValue) -> str | None
     if field is None:
         known = ", ".join(placement.context) or "none"
         return f"{name[:64]!r} is not declared by placement {placement.name!r}; the names are {known}"
-    if type(value) is not _TYPES[field.type]:
-        return f"{name!r} must be a {field.type}, got a {type(value).__name__}"
+    if type(value) is not (type_ := _TYPES[field.type]):
+        return f"{name!r} must be {_WORDS[type_]}, got {_WORDS[type(value)]}"
     return None

@@ -62,9 +62,10 @@ class Occasions:
         return replace(other, options=replace(other.options, strict=False))
 
     def _placement(self, name: str) -> Placement:
-        placement = self._placements().placements.get(name)
+        placements = self._placements().placements
+        placement = placements.get(name)
         if placement is None:
-            raise UnknownPlacementError(name)
+            raise UnknownPlacementError(name, placements.keys())
         return placement
 
     def _occasion(self, query: Query, placed: Placed, placement: Placement) -> Occasion:

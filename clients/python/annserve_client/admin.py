@@ -35,6 +35,7 @@ from annserve_client.admin_results import (
 )
 from annserve_client.channel import CHANNEL_OPTIONS, key_metadata
 from annserve_client.errors import error_of_call
+from annserve_client.mistakes import ids_of
 
 __all__ = [
     "AdminClient",
@@ -133,7 +134,7 @@ class AdminClient:
 
     def delete_items(self, item_ids: Sequence[str]) -> None:
         """Take 1 to 1,000 items out of all answers."""
-        self._call(self._stub.DeleteItems, messages.DeleteItemsRequest(item_ids=item_ids))
+        self._call(self._stub.DeleteItems, messages.DeleteItemsRequest(item_ids=ids_of(item_ids)))
 
     def placements(self) -> PlacementList:
         """Return the placements that answer, and what is wrong with those that are to replace them."""

@@ -9,6 +9,7 @@ from enum import Enum
 
 from annserve_client._gen import admin_pb2 as messages
 from annserve_client._gen import admin_service_pb2 as service_messages
+from annserve_client.mistakes import explaining, ids_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,10 +286,12 @@ def hot_key_of(message: messages.HotKey) -> HotKey:
     return HotKey(item_id=message.item_id, share=message.share, hit_ratio=message.hit_ratio)
 
 
+@explaining
 def item_message(item: FreshItem) -> messages.FreshItem:
     """Return ``item`` as a message.
 
     Raises:
+        TypeError: a value is not of the type that the wire can hold.
         ValueError: it has both a vector and users.
     """
     if item.vector is not None and item.liked_by_user_ids:
@@ -297,10 +300,11 @@ def item_message(item: FreshItem) -> messages.FreshItem:
     if item.vector is not None:
         message.vector.values.extend(item.vector)
     elif item.liked_by_user_ids:
-        message.liked_by.user_ids.extend(item.liked_by_user_ids)
+        message.liked_by.user_ids.extend(ids_of(item.liked_by_user_ids))
     return message
 
 
+@explaining
 def entry_message(entry: HistoryEntry) -> messages.HistoryEntry:
     """Return ``entry`` as a message.
 

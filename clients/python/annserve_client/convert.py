@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from reprlib import repr as shortened
+from typing import Any, TypeVar, get_args
 
 from google.protobuf.descriptor import EnumDescriptor
 
@@ -25,6 +26,7 @@ from annserve_client.filters import (
     Range,
     Value,
 )
+from annserve_client.mistakes import explaining, ids_of
 from annserve_client.requests import Options, Personalize, Recommend, Related, Request, Similar, WeightedItem
 from annserve_client.results import (
     CacheSource,
@@ -78,6 +80,7 @@ _LIMITING_RULES = _by_number(LimitingRule, messages.LimitingRule.DESCRIPTOR)
 _PLACEMENT_TEXTS = ("name", "version", "experiment", "variant", "mode", "suppressed_reason")
 
 
+@explaining
 def message_of(request: Request) -> Message:
     """Return ``request`` as it goes over the wire.
 
@@ -86,17 +89,17 @@ def message_of(request: Request) -> Message:
     """
     match request:
         case Similar():
-            return service_messages.SimilarRequest(item_ids=_ids(request.item_ids), options=_options(request.options))
+            return service_messages.SimilarRequest(item_ids=ids_of(request.item_ids), options=_options(request.options))
         case Personalize():
             return service_messages.PersonalizeRequest(
-                user_id=request.user_id or "",
+                user_id=_id(request.user_id),
                 recent_items=_weighted(request.recent_items),
                 options=_options(request.options),
             )
         case Related():
             return service_messages.RelatedRequest(
-                item_ids=_ids(request.item_ids),
-                user_id=request.user_id or "",
+                item_ids=ids_of(request.item_ids),
+                user_id=_id(request.user_id),
                 recent_items=_weighted(request.recent_items),
                 user_impact=request.user_impact,
                 options=_options(request.options),
@@ -104,14 +107,18 @@ def message_of(request: Request) -> Message:
         case Recommend():
             return service_messages.RecommendRequest(
                 placement=request.placement,
-                item_ids=_ids(request.item_ids),
-                user_id=request.user_id or "",
+                item_ids=ids_of(request.item_ids),
+                user_id=_id(request.user_id),
                 recent_items=_weighted(request.recent_items),
                 context=_context(request.context),
-                experiment_unit=request.experiment_unit or "",
+                experiment_unit=_id(request.experiment_unit),
                 forced_variants=request.forced_variants,
                 options=_options(request.options),
             )
+    raise TypeError(
+        f"a request must be {' or '.join(kind.__name__ for kind in get_args(Request))}, "
+        f"got {type(request).__name__} {shortened(request)}"
+    )
 
 
 def batch_message_of(requests: Iterable[Request]) -> service_messages.BatchRecommendRequest:
@@ -202,17 +209,15 @@ def batch_answers_of(response: service_messages.BatchRecommendResponse) -> list[
     ]
 
 
-def _ids(ids: Sequence[str]) -> Sequence[str]:
-    if isinstance(ids, str):
-        # A string is a sequence of strings too: its characters would be asked for, and found missing.
-        raise TypeError(f"ids must be a sequence of ids, got the single string {ids!r}")
-    return ids
+def _id(given: str | None) -> str:
+    # Only None is no id: the number 0 is a mistake, like any other number.
+    return "" if given is None else given
 
 
 def _options(options: Options) -> messages.RecommendOptions:
     message = messages.RecommendOptions(
         page_size=options.page_size or 0,
-        exclude_item_ids=_ids(options.exclude_item_ids),
+        exclude_item_ids=ids_of(options.exclude_item_ids),
         exclude_seen=options.exclude_seen,
         popularity_weight=options.popularity_weight,
         strict=options.strict,
@@ -221,7 +226,7 @@ def _options(options: Options) -> messages.RecommendOptions:
     if options.candidate_item_ids is not None:
         # Present even when empty: no candidates is not the same as every item.
         message.candidate_items.SetInParent()
-        message.candidate_items.item_ids.extend(_ids(options.candidate_item_ids))
+        message.candidate_items.item_ids.extend(ids_of(options.candidate_item_ids))
     if options.ef_search is not None:
         message.search_parameters.ef_search = options.ef_search
     if options.exact:
@@ -235,7 +240,7 @@ def _options(options: Options) -> messages.RecommendOptions:
     if options.filter is not None:
         message.filter.CopyFrom(_filter(options.filter))
     if options.read_mask:
-        message.read_mask.paths.extend(_ids(options.read_mask))
+        message.read_mask.paths.extend(ids_of(options.read_mask))
     return message
 
 

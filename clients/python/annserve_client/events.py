@@ -11,6 +11,7 @@ from enum import Enum
 from annserve_client._gen import event_pb2 as messages
 from annserve_client._gen import event_service_pb2 as service_messages
 from annserve_client._gen import recommendation_pb2 as parts
+from annserve_client.mistakes import explaining, ids_of
 from annserve_client.results import PlacementUse, Recommendations
 
 
@@ -121,18 +122,16 @@ def written_of(response: service_messages.WriteResponse) -> Written:
     return Written(accepted_count=response.accepted_count, duplicate_count=response.duplicate_count)
 
 
+@explaining
 def _message_of(event: Event) -> messages.Event:
-    if isinstance(event.item_ids, str) or isinstance(event.context_item_ids, str):
-        # A string is a sequence of strings too: its characters would be taken for items.
-        raise TypeError("item_ids and context_item_ids must be sequences of ids, got a single string")
     message = messages.Event(
         event_id=event.event_id,
         type=messages.EventType.Value(f"EVENT_TYPE_{EventType(event.type).name}"),
         user_id=event.user_id,
-        item_ids=event.item_ids,
+        item_ids=ids_of(event.item_ids),
         attribution_token=event.attribution_token,
         impression_id=event.impression_id,
-        context_item_ids=event.context_item_ids,
+        context_item_ids=ids_of(event.context_item_ids),
         value=event.value,
     )
     if event.time is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -134,6 +135,8 @@ OPTIONS_MESSAGE = messages.RecommendOptions(
 )
 
 Ask = Callable[..., Awaitable[Any]]
+Mistaken: Any = Options
+"""As one without a type checker makes them."""
 
 
 async def _blocking(
@@ -416,9 +419,33 @@ async def test_server_that_is_not_there_is_unavailable(ask: Ask) -> None:
         await ask(target, "similar", ["a"], limit=5.0)
 
 
-async def test_single_string_for_ids_is_refused(ask: Ask) -> None:
-    with pytest.raises(TypeError, match="got the single string '85123A'"):
-        await ask("127.0.0.1:1", "similar", "85123A")
+@pytest.mark.parametrize(
+    ("kind", "fields", "problem"),
+    [
+        (Similar, {"item_ids": "85123A"}, "item_ids must be a sequence of str, got the single string '85123A'"),
+        (Similar, {"item_ids": [22423]}, "item_ids[0] must be a str, got int 22423"),
+        (Similar, {"item_ids": 22423}, "item_ids must be a sequence of str, got int 22423"),
+        (Personalize, {"user_id": 12347}, "user_id must be a str, got int 12347"),
+        (Personalize, {"user_id": 0}, "user_id must be a str, got int 0"),
+        (Personalize, {"recent_items": ["sku-1"]}, "recent_items[0] must be a WeightedItem, got str 'sku-1'"),
+        (Personalize, {"options": {"page_size": 3}}, "options must be an Options, got dict {'page_size': 3}"),
+        (Recommend, {"placement": "home", "user_id": 5}, "user_id must be a str, got int 5"),
+        (Recommend, {"placement": "home", "context": ["a"]}, "context must be a mapping of names to values, got list"),
+        (Recommend, {"placement": "home", "forced_variants": {"e": 1}}, "forced_variants['e'] must be a str, got int"),
+        (
+            Similar,
+            {"item_ids": [], "options": Mistaken(page_size="3")},
+            "options.page_size must be an int, got str '3'",
+        ),
+        (Similar, {"item_ids": [], "options": Mistaken(filter="a < 1")}, "options.filter must be a Filter, got str"),
+        (str, {}, "a request must be Similar or Personalize or Related or Recommend, got str"),
+    ],
+)
+async def test_value_that_cannot_be_sent_is_named_with_what_it_should_be(
+    ask: Ask, kind: type[Any], fields: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(problem)):
+        await ask("127.0.0.1:1", "batch", [kind(**fields)])
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])

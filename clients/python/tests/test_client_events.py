@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,6 +114,13 @@ def test_an_impression_is_made_of_an_answer_and_outcomes_of_it() -> None:
     assert impression_of(answer, "u").event_id != impression_of(answer, "u").event_id
 
 
-def test_a_single_string_is_no_sequence_of_ids() -> None:
-    with pytest.raises(TypeError, match="sequences of ids"):
-        write_message_of([Event(event_id="1", type=EventType.CLICK, user_id="u", item_ids="abc")])
+@pytest.mark.parametrize(
+    ("mistaken", "problem"),
+    [
+        ({"item_ids": "abc"}, "item_ids must be a sequence of str, got the single string 'abc'"),
+        ({"user_id": 12347}, "user_id must be a str, got int 12347"),
+    ],
+)
+def test_an_event_that_cannot_be_sent_says_why(mistaken: dict[str, Any], problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        write_message_of([replace(CLICK, **mistaken)])
