@@ -234,7 +234,7 @@ def _placements() -> tuple[str, str]:
         return "ok", "none are set"
     if not check_placements(settings(), catalog_source(None, None)):
         return "warning", "not checked: the catalogue, which has them, does not answer"
-    return "ok", "right; `annserve placements list` shows them"
+    return "ok", "all are right"
 
 
 def _snapshot(folder: Path | None) -> tuple[str, str]:
