@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PORT_MAX: Final = 65_535
+_WORD: Final = r"(click|conversion|like|dislike)=[^=,\s]{1,64}"
+_WEIGHT: Final = r"[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?"
+
+
+def _is_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("the form is host:port, for example 127.0.0.1:50051")
+    if int(port) > _PORT_MAX:
+        raise ValueError(f"the port must be at most {_PORT_MAX}")
+    return text
+
+
+def _are_words(text: str) -> str:
+    if text and not re.fullmatch(f"{_WORD}(,{_WORD})*", text):
+        raise ValueError(
+            "the form is TYPE=WORD,..., for example click=viewed; the types are click, conversion, like and dislike"
+        )
+    return text
+
+
+def _are_weights(text: str) -> str:
+    if not re.fullmatch(f"{_WEIGHT}(,{_WEIGHT})*", text):
+        raise ValueError("the form is NAME=NUMBER,..., for example click=1,conversion=4")
+    return text
+
+
+Address: TypeAlias = Annotated[str, AfterValidator(_is_address)]
+"""Host and port."""
 
 
 class Settings(BaseSettings):
@@ -15,9 +47,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ANNSERVE_", frozen=True, extra="forbid")
 
     snapshots: Path = Field(default=Path("snapshots"), description="The folder that holds the snapshots.")
-    address: str = Field(
+    address: Address = Field(
         default="127.0.0.1:50051",
-        pattern=r"^.+:\d{1,5}$",
         description="Host and port to serve on, for example 127.0.0.1:50051; port 0 takes a free one.",
     )
     deadline_max_ms: int = Field(
@@ -69,9 +100,8 @@ class Settings(BaseSettings):
         default=Path("erased_users.jsonl"),
         description="Where digests of the ids of erased users are kept when there is no MongoDB.",
     )
-    event_words: str = Field(
+    event_words: Annotated[str, AfterValidator(_are_words)] = Field(
         default="click=viewed,conversion=bought,like=liked,dislike=disliked",
-        pattern=r"^(|(click|conversion|like|dislike)=[^=,\s]{1,64}(,(click|conversion|like|dislike)=[^=,\s]{1,64})*)$",
         description="What events of each type are called in histories; those of a type left out are part of none.",
     )
     placements: Path | None = Field(
@@ -81,9 +111,8 @@ class Settings(BaseSettings):
         default=False,
         description="Whether placements are in MongoDB, beside the catalogue, instead: collection placements.",
     )
-    event_weights: str = Field(
+    event_weights: Annotated[str, AfterValidator(_are_weights)] = Field(
         default="click=1,conversion=4,like=2",
-        pattern=r"^[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?(,[^=,\s]{1,64}=\d{1,9}(\.\d{1,9})?)*$",
         description="What counts how much in training: types of events, words of histories; others count nothing.",
     )
     catalog_max_staleness_ms: int = Field(
@@ -123,9 +152,8 @@ class Settings(BaseSettings):
         le=64,
         description="How many processes answer; without it one for each processor that this container may use.",
     )
-    ops_address: str = Field(
+    ops_address: Address = Field(
         default="127.0.0.1:50053",
-        pattern=r"^.+:\d{1,5}$",
         description="Host and port of probes and metrics over HTTP; port 0 takes a free one.",
     )
     drain_delay_ms: int = Field(
@@ -165,9 +193,8 @@ class Settings(BaseSettings):
         le=86_400_000,
         description="The same of an answer for a user, whose history may grow, in milliseconds; 0 keeps none.",
     )
-    admin_address: str = Field(
+    admin_address: Address = Field(
         default="127.0.0.1:50052",
-        pattern=r"^.+:\d{1,5}$",
         description="Host and port of AdminService, which operates the instance; port 0 takes a free one.",
     )
     admin_allow_remote: bool = Field(
@@ -212,10 +239,8 @@ class Settings(BaseSettings):
         default=False,
         description="Whether calls are traced by OpenTelemetry, as its OTEL_… variables say; needs annserve[otel].",
     )
-    log_level: str = Field(
-        default="INFO",
-        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="The least severe level that is logged: DEBUG, INFO, WARNING or ERROR.",
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least severe level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How it is written: json, text, or text where standard error is a terminal."

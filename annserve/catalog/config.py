@@ -24,8 +24,11 @@ from annserve.catalog.mongo_compile import PATH
 from annserve.domain import filter as domain
 from annserve.domain.catalog import Schema
 from annserve.domain.errors import InputError
+from annserve.domain.value_problems import key_problems
 
 FIELDS_MAX = 64
+_PROBLEMS_MAX = 5
+"""How many are told of at once."""
 
 FieldName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,63}\z")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"\A[^$\x00]+\z")]
@@ -159,11 +162,4 @@ class CatalogConfig(Section):
         try:
             return cls.model_validate({} if content is None else content)
         except ValidationError as error:
-            raise InputError(f"{path}: {_problems(error)}", path=path) from None
-
-
-def _problems(error: ValidationError) -> str:
-    """Return what is wrong, a field at a time, with what may stand there."""
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()[:5]
-    )
+            raise InputError(f"{path}: {key_problems(error.errors()[:_PROBLEMS_MAX], 'the file')}", path=path) from None

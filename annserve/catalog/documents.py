@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,12 @@ from annserve.domain.ids import id_problem
 MAX_BAD_SHARE = 0.01
 """The share of rows without a usable id, or that are none, above which a file is refused."""
 
+TO_DECLARE = "declare them in a YAML file, --catalog-config (docs/catalogue.md has an example)"
+"""What to do about fields whose types nothing says."""
+
+ITEM_ID = "item_id"
+"""The column that holds the item's id, unless another is named."""
+
 _ROWS_AT_ONCE = 8_192
 _DATE = "$date"
 
@@ -32,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_documents(
-    path: Path, schema: Schema, *, id_column: str = "item_id", max_bad_share: float = MAX_BAD_SHARE
+    path: Path, schema: Schema, *, id_column: str = ITEM_ID, max_bad_share: float = MAX_BAD_SHARE
 ) -> Iterator[tuple[str, Document]]:
     """Yield the item id and the document of each row of ``path``, reading as they are taken.
 
@@ -62,7 +69,10 @@ def read_documents(
             if isinstance(raw, str):
                 bad[raw] += 1
                 continue
-            item_id = _item_id(raw.get(id_column))
+            if id_column not in raw:
+                bad[f"{id_column} is missing"] += 1
+                continue
+            item_id = _item_id(raw[id_column])
             if problem := id_problem(item_id):
                 bad[f"{id_column} {problem}"] += 1
                 continue
@@ -73,18 +83,25 @@ def read_documents(
         return
     summary = "; ".join(f"{reason}: {times}" for reason, times in bad.most_common(5))
     if bad.total() > max_bad_share * count:
-        raise TooManyBadRowsError(f"{path}: {bad.total()} of {count} rows are of no use: {summary}", path=path)
+        hint = _hint(id_column) if f"{id_column} is missing" in bad else ""
+        raise TooManyBadRowsError(f"{path}: {bad.total()} of {count} rows are of no use: {summary}{hint}", path=path)
     _log.warning("%s: %d of %d rows left out: %s", path, bad.total(), count, summary)
 
 
-def inferred_schema(path: Path, id_column: str = "item_id") -> Schema:
+def look_at(path: Path, schema: Schema) -> None:
+    """Raise what `read_documents` does, should the first rows tell; where few of them are of use, more are read."""
+    for _ in islice(read_documents(path, schema), _ROWS_AT_ONCE):
+        pass
+
+
+def inferred_schema(path: Path, id_column: str = ITEM_ID) -> Schema:
     """Return the fields that a Parquet file declares by its column types; columns of other types are left out.
 
     Raises:
         InputError: the file is no Parquet, whose columns alone have types, or cannot be read.
     """
     if path.suffix.lower() != ".parquet":
-        raise InputError(f"{path} does not say the types of its fields: declare them, --catalog-config", path=path)
+        raise InputError(f"{path} does not say the types of its fields: {TO_DECLARE}", path=path)
     try:
         columns = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
@@ -98,7 +115,7 @@ def inferred_schema(path: Path, id_column: str = "item_id") -> Schema:
     )
 
 
-def write_documents(path: Path, documents: Iterable[tuple[str, Document]], id_column: str = "item_id") -> None:
+def write_documents(path: Path, documents: Iterable[tuple[str, Document]], id_column: str = ITEM_ID) -> None:
     """Write JSON Lines that `read_documents` reads back.
 
     Raises:
@@ -174,7 +191,19 @@ _READERS: Mapping[str, Callable[[Path, Schema, str], Iterator[Raw]]] = {
 def _check_id_column(path: Path, id_column: str, names: Iterable[str]) -> None:
     present = list(names)
     if id_column not in present:
-        raise InputError(f"{path}: column {id_column!r} is missing; it has {', '.join(present)}", path=path)
+        raise InputError(
+            f"{path}: column {id_column!r} is missing; it has {', '.join(present)}{_hint(id_column)}", path=path
+        )
+
+
+def _hint(id_column: str) -> str:
+    """Return how to do without a column of that name; nothing for one that was named."""
+    if id_column != ITEM_ID:
+        return ""
+    return (
+        "; where the ids are in another column, `annserve catalog load FILE --id-column COLUMN --catalog NEW.jsonl` "
+        "writes a catalogue that can be served"
+    )
 
 
 def _item_id(value: object) -> str:

@@ -63,7 +63,13 @@ def status_command(address: AddressOption = None, as_json: JsonOption = False) -
 def workers_command(address: AddressOption = None, as_json: JsonOption = False) -> None:
     """Show the workers."""
     with admin_client(address) as client:
-        print_rows([_plain(asdict(worker)) for worker in client.workers()], as_json=as_json)
+        rows = [_plain(asdict(worker)) for worker in client.workers()]
+    if not as_json:
+        # A count might be taken for that of all calls so far.
+        rows = [
+            {"calls_under_way" if name == "call_count" else name: value for name, value in row.items()} for row in rows
+        ]
+    print_rows(rows, as_json=as_json)
 
 
 @app.command("scale")

@@ -10,6 +10,7 @@ import typer
 
 from annserve.cli.options import settings
 from annserve.cli.output import fail
+from annserve.cli.refusals import refusal_of
 from annserve.cli.securing import api_key, channel_credentials, tls_advice
 from annserve_client import AnnserveError, UnavailableError
 from annserve_client.admin import AdminClient
@@ -39,4 +40,4 @@ def admin_client(address: str | None, wait_seconds: float = WAIT_SECONDS) -> Ite
             + tls_advice(error, "is an instance running, and its admin port there? `annserve serve --demo` starts one")
         ) from None
     except AnnserveError as error:
-        raise fail(str(error)) from None
+        raise fail(refusal_of(error, target, "admin_address")) from None

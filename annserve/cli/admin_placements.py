@@ -63,7 +63,7 @@ def _say_problems(problems: Sequence[PlacementProblem]) -> None:
     for one in problems:
         field = f"{one.field}: " if one.field else ""
         text = f"{one.file}:{one.line}:{one.column}: {field}{one.description}"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 def _plain(known: PlacementList) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def app_of(names: Collection[str] = COMMANDS.keys()) -> typer.Typer:
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
+        # Commands take them over from here.
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         # In boxes options and variables lose their ends, and `[env: …]` is taken for markup.
         rich_markup_mode=None,

@@ -24,8 +24,8 @@ CatalogOption = Annotated[
     typer.Option(
         "--catalog",
         metavar="mongodb://…|FILE",
-        help="Where items' metadata and users' histories are: MongoDB, or a Parquet, JSON Lines or CSV file. "
-        "A password is safer in the environment. [env: ANNSERVE_CATALOG]",
+        help="Where items' metadata and users' histories are: MongoDB, or a Parquet, JSON Lines or CSV file; all but "
+        "Parquet need --catalog-config. A password is safer in the environment. [env: ANNSERVE_CATALOG]",
     ),
 ]
 ConfigOption = Annotated[
@@ -47,11 +47,6 @@ HistoriesOption = Annotated[
 DemoOption = Annotated[bool, typer.Option("--demo", help="Use the bundled data and its fields.")]
 
 MONGODB_SCHEMES: Final = ("mongodb://", "mongodb+srv://")
-
-_UNDECLARED = (
-    "MongoDB says nothing of its fields: declare them in a YAML file, --catalog-config "
-    "(docs/configuration.md has an example)"
-)
 
 T = TypeVar("T")
 
@@ -85,7 +80,7 @@ class CatalogSource:
         if self.config is not None:
             return self.config.declared()
         if self.is_mongodb:
-            raise InputError(_UNDECLARED)
+            raise _undeclared()
         from annserve.catalog.documents import inferred_schema
 
         return inferred_schema(Path(self.address))
@@ -98,16 +93,34 @@ class CatalogSource:
         """
         if self.is_mongodb:
             if self.config is None:
-                raise InputError(_UNDECLARED)
+                raise _undeclared()
             from annserve.catalog.mongo_store import MongoCatalog
 
             return MongoCatalog(self.address, self.config)
         from annserve.catalog.file_store import FileCatalog
 
-        path = Path(self.address)
+        return FileCatalog(self._path(), self.schema(), self.histories, create=create)
+
+    def check(self) -> None:
+        """Look, before an instance starts, whether it can be opened; of a long file the first rows stand for all.
+
+        Raises:
+            InputError: as `open`.
+        """
+        if self.is_mongodb:
+            self.use(_nothing)
+            return
+        from annserve.catalog.documents import look_at
+
+        path = self._path()
+        if not path.is_file():
+            raise InputError(f"there is no catalogue at {path}", path=path)
+        look_at(path, self.schema())
+
+    def _path(self) -> Path:
         if "://" in self.address:
             raise InputError("--catalog takes a mongodb:// address or a file")
-        return FileCatalog(path, self.schema(), self.histories, create=create)
+        return Path(self.address)
 
     def use(self, task: Callable[[CatalogStore], Awaitable[T]], *, create: bool = False) -> T:
         """Open the store, return what ``task`` does with it, and close it."""
@@ -117,6 +130,16 @@ class CatalogSource:
                 return await task(closing.store)
 
         return asyncio.run(run())
+
+
+def _undeclared() -> InputError:
+    from annserve.catalog.documents import TO_DECLARE
+
+    return InputError(f"MongoDB says nothing of its fields: {TO_DECLARE}")
+
+
+async def _nothing(_: CatalogStore) -> None:
+    """Do nothing with a store: that it could be opened is enough."""
 
 
 class _Closing:

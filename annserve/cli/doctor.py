@@ -10,15 +10,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import typer
 
+from annserve.cli.catalog_source import catalog_source
 from annserve.cli.options import SnapshotsOption, live_id, misspelt, open_store, settings
 from annserve.cli.output import JsonOption, print_rows
+from annserve.cli.placement_source import check_placements, has_placements
+from annserve.cli.securing import security_of
 from annserve.domain.errors import AnnserveError, InputError, NoSnapshotError
+from annserve.service.access_keys import read_keys
+from annserve.service.transport import chosen
 from annserve.supervisor.cgroups import cgroup_limits, usable_cpus
 from annserve.supervisor.runtime import SHARED_MEMORY
 
@@ -48,7 +53,7 @@ class Finding:
 
 
 def doctor(snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> None:
-    """Check Python, the native libraries, limits, memory, the ports and the live snapshot; exit 1 on a failure."""
+    """Check the machine, the libraries, settings and what they name, and the live snapshot; exit 1 on a failure."""
     findings = list(_findings(snapshots))
     rows = [{"check": found.check, "state": found.state, "detail": found.detail} for found in findings]
     print_rows(rows, as_json=as_json)
@@ -59,6 +64,8 @@ def doctor(snapshots: SnapshotsOption = None, as_json: JsonOption = False) -> No
 def _findings(snapshots: Path | None) -> Iterator[Finding]:
     yield Finding(check="python", state="ok", detail=f"{platform.python_version()} on {platform.platform()}")
     checks: dict[str, Callable[[], tuple[str, str]]] = {
+        # First: of what is wrong here much else would fail, and tell it again.
+        "settings": _settings,
         "processors": _processors,
         "memory": _memory,
         "shared memory": lambda: shared_memory(SHARED_MEMORY, settings().shared_cache_bytes + BESIDE_CACHE_BYTES),
@@ -71,11 +78,19 @@ def _findings(snapshots: Path | None) -> Iterator[Finding]:
         "address": lambda: _free(settings().address),
         "admin address": lambda: _free(settings().admin_address),
         "ops address": lambda: _free(settings().ops_address),
-        "settings": _settings,
+        # Before what follows: it tells of the memory that this process has come to take.
         "snapshot": lambda: _snapshot(snapshots),
+        "TLS": _tls,
+        "API keys": _api_keys,
+        "catalogue": _catalogue,
+        "placements": _placements,
     }
+    told: dict[str, str] = {}
     for check, look in checks.items():
-        yield _checked(check, look)
+        found = _checked(check, look)
+        if found.state == "failure" and told.setdefault(found.detail, check) != check:
+            found = replace(found, detail=f"see {told[found.detail]}")
+        yield found
 
 
 def _checked(check: str, look: Callable[[], tuple[str, str]]) -> Finding:
@@ -188,6 +203,38 @@ def _settings() -> tuple[str, str]:
     if wrong := misspelt():
         return "warning", "; ".join(wrong)
     return "ok", f"{len(settings().model_fields_set)} are set"
+
+
+def _tls() -> tuple[str, str]:
+    known = settings()
+    security = replace(security_of(known), api_keys=None)  # Of keys another check tells.
+    security.check(known.address)
+    chosen(known.transport, known.address, security)
+    return "ok", "none, plain text is spoken" if security.tls is None else f"{security.tls.certificate} and its key"
+
+
+def _api_keys() -> tuple[str, str]:
+    path = settings().api_keys
+    if path is None:
+        return "ok", "nobody is asked for one"
+    return "ok", f"{len(read_keys(path)):,} in {path}"
+
+
+def _catalogue() -> tuple[str, str]:
+    source = catalog_source(None, None)
+    if source is None:
+        return "ok", "none is set"
+    source.check()
+    fields = ", ".join(source.schema().fields) or "none"
+    return "ok", f"{source}; the fields are {fields}; `annserve catalog check` looks at all of it"
+
+
+def _placements() -> tuple[str, str]:
+    if not has_placements(settings()):
+        return "ok", "none are set"
+    if not check_placements(settings(), catalog_source(None, None)):
+        return "warning", "not checked: the catalogue, which has them, does not answer"
+    return "ok", "all are right"
 
 
 def _snapshot(folder: Path | None) -> tuple[str, str]:

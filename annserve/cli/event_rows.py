@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from annserve.catalog.event_values import values_of
 from annserve.domain.errors import InputError
 from annserve.domain.events import Event as StoredEvent
+from annserve.domain.value_problems import key_problems
 from annserve_client import Event, EventType, PlacementUse
 
 _EVENTS_MAX: Final = 500
@@ -90,9 +91,8 @@ def read_batches(lines: Iterable[str], name: str) -> Iterator[list[Event]]:
         try:
             event = _Line.model_validate_json(line).event()
         except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise InputError(f"{name}, line {number}: {where + ': ' if where else ''}{problem['msg']}") from None
+            first = error.errors(include_input=False, include_url=False)[:1]
+            raise InputError(f"{name}, line {number}: {key_problems(first)}") from None
         if batch and (len(batch) == _EVENTS_MAX or size_bytes + len(line) > _BYTES_MAX):
             yield batch
             batch, size_bytes = [], 0

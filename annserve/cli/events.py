@@ -16,6 +16,7 @@ from annserve.cli.event_source import use_events
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, progress_bars, say
 from annserve.cli.query import AddressOption
+from annserve.cli.refusals import refusal_of
 from annserve.cli.securing import api_key, channel_credentials
 from annserve.domain.errors import InputError
 from annserve.domain.events import EventStore
@@ -57,7 +58,8 @@ def write_command(
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read: {error}", path=file) from error
     except AnnserveError as error:
-        raise fail(f"{error} ({target}; {accepted + duplicate:,} events before that are written)") from None
+        said = refusal_of(error, target, "address")
+        raise fail(f"{said} ({target}; {accepted + duplicate:,} events before that are written)") from None
     if as_json:
         print_json({"accepted_count": accepted, "duplicate_count": duplicate})
     else:

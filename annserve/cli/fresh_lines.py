@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from annserve.domain.errors import InputError
+from annserve.domain.value_problems import key_problems
 from annserve_client.admin import FreshItem
 
 _ITEMS_MAX = 1_000
@@ -36,13 +37,9 @@ def read_items(lines: Iterable[str], name: str) -> list[FreshItem]:
         try:
             read = _Line.model_validate_json(line)
         except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                text = f"there is no key {where[:64]!r}; the keys are {', '.join(_Line.model_fields)}"
-            else:
-                text = f"{where + ': ' if where else ''}{problem['msg']}"
-            raise InputError(f"{name}, line {number}: {text}") from None
+            first = error.errors(include_input=False, include_url=False)[:1]
+            keys = f"; the keys are {', '.join(_Line.model_fields)}" if first[0]["type"] == "extra_forbidden" else ""
+            raise InputError(f"{name}, line {number}: {key_problems(first)}{keys}") from None
         if (read.vector is None) == (not read.liked_by_user_ids):
             raise InputError(f"{name}, line {number}: give vector or liked_by_user_ids, and not both")
         items[read.item_id] = FreshItem(**read.model_dump())

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from annserve.cli.placement_source import placement_source, schema_of
 from annserve.cli.securing import is_reflected, security_of
 from annserve.cli.supervised_instance import SupervisedInstance
 from annserve.domain.catalog import CatalogStore
-from annserve.domain.errors import AnnserveError
+from annserve.domain.errors import AnnserveError, InputError
 from annserve.keeper.erasures import ErasureFollower
 from annserve.keeper.event_upkeep import keep_up
 from annserve.keeper.fresh_follower import FreshFollower
@@ -54,7 +55,12 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Be the keeper until the supervisor has it end."""
     orders, settings = begun(KeeperOrders, "keeper")
-    asyncio.run(_keep(orders, settings))
+    try:
+        asyncio.run(_keep(orders, settings))
+    except InputError as error:
+        # What was right when the instance began may have been changed since: its owner has to know that, not where.
+        sys.stderr.write(f"annserve: the keeper cannot start: {error}\n")
+        sys.exit(1)
     # Everything is closed. To take the interpreter apart costs a third of a second of a processor, and on a machine
     # that has none to spare more than the two seconds that the supervisor waits.
     logging.shutdown()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from pydantic import ValidationError
 
 from annserve.domain.errors import InputError, NoSnapshotError
+from annserve.domain.value_problems import value_problem
 from annserve.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,26 +31,40 @@ _OF_KUBERNETES: Final = re.compile(r"ANNSERVE_(SERVICE|PORT)(_|$)")
 @cache
 def settings() -> Settings:
     """Return the settings of this process, from its environment."""
+    return _settings()
+
+
+def settings_with(options: Mapping[str, object]) -> Settings:
+    """Return the settings once ``options``, by name, are part of the environment, where children inherit them."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    os.environ.update({variable_of(name): value for name, value in given.items()})
+    settings.cache_clear()
+    return _settings(given)
+
+
+def variable_of(setting: str) -> str:
+    """Return what ``setting`` is called in the environment."""
+    return f"ANNSERVE_{setting.upper()}"
+
+
+def _settings(given: Collection[str] = ()) -> Settings:
+    """Return the settings; of what is wrong with them, the names of those ``given`` are those of options."""
     try:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"ANNSERVE_{str(problem['loc'][0]).upper()}: {_problem_of(problem)}, got {problem['input']!r}"
-            for problem in error.errors()
+            f"{_name_of(str(problem['loc'][0]), given)}: {value_problem(problem)}" for problem in error.errors()
         )
         raise InputError(wrong) from None
 
 
-def _problem_of(problem: Any) -> str:
-    """Return what is wrong with a setting; an expression for texts says it to nobody."""
-    if problem["type"] == "string_pattern_mismatch" and str(problem["loc"][0]).endswith("address"):
-        return "the form is host:port, for example 127.0.0.1:50051"
-    return str(problem["msg"])
+def _name_of(setting: str, given: Collection[str]) -> str:
+    return f"--{setting.replace('_', '-')}" if setting in given else variable_of(setting)
 
 
 def misspelt() -> list[str]:
     """Return what to say of each variable of the environment that looks like a setting and is none."""
-    known = {f"ANNSERVE_{name.upper()}" for name in Settings.model_fields}
+    known = set(map(variable_of, Settings.model_fields))
     # Kubernetes tells pods of a service called annserve by such names.
     names = (name for name in os.environ if name.startswith("ANNSERVE_") and not _OF_KUBERNETES.match(name))
     return [

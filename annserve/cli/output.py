@@ -18,13 +18,14 @@ from annserve.domain.progress import Progress as ProgressCallback
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 
-console = Console(width=None if sys.stdout.isatty() else 200)
-errors = Console(stderr=True)
+# Ids and names are printed as they are: what looks like markup or an emoji's name, as in `127.0.0.1:abc:`, is neither.
+console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Print one line of prose to standard error, where it is in no pipe's way."""
-    errors.print(text, markup=False, highlight=False, soft_wrap=True)
+    errors.print(text, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from annserve.cli.catalog_source import CatalogSource
 from annserve.cli.output import say
@@ -12,6 +13,8 @@ from annserve.domain.errors import CatalogUnavailableError, InputError
 from annserve.domain.placements import PlacementSource, PlacementText
 from annserve.placements.folder import PlacementFolder, read_folder
 from annserve.settings import Settings
+
+NO_FIELDS: Final = "no fields are known: name the catalogue with "
 
 
 def schema_of(source: CatalogSource | None) -> Schema:
@@ -32,7 +35,10 @@ def placement_source(settings: Settings, store: CatalogStore | None) -> Placemen
     """
     if settings.placements is not None:
         if settings.placements_from_mongodb:
-            raise InputError("placements are in a folder or in MongoDB: unset one of the two settings")
+            raise InputError(
+                "placements are in a folder or in MongoDB: unset ANNSERVE_PLACEMENTS or "
+                "ANNSERVE_PLACEMENTS_FROM_MONGODB"
+            )
         return PlacementFolder(settings.placements)
     if not settings.placements_from_mongodb:
         return None
@@ -43,14 +49,14 @@ def placement_source(settings: Settings, store: CatalogStore | None) -> Placemen
     return store.placement_source()
 
 
-def check_placements(settings: Settings, source: CatalogSource | None) -> None:
-    """Look, before an instance starts, whether its placements are right.
+def check_placements(settings: Settings, source: CatalogSource | None) -> bool:
+    """Look, before an instance starts, whether its placements are right; return whether they could be looked at.
 
     Raises:
         InputError: they are not, or are not there; the message says where and why.
     """
     if not has_placements(settings):
-        return
+        return True
     from annserve.placements.loading import compiled_set
     from annserve.placements.problems import PlacementsRefusedError
 
@@ -59,11 +65,13 @@ def check_placements(settings: Settings, source: CatalogSource | None) -> None:
     except CatalogUnavailableError as error:
         # The instance may outlive this, and has its placements as soon as the database answers.
         say(f"placements are not checked: {error}")
-        return
+        return False
     try:
         compiled_set(texts, schema_of(source))
     except PlacementsRefusedError as error:
-        raise InputError(f"placements are wrong, so nothing is started:\n{error}") from None
+        hint = f"\n{NO_FIELDS}--catalog" if source is None else ""
+        raise InputError(f"placements are wrong, so nothing is started:\n{error}{hint}") from None
+    return True
 
 
 def placement_texts(settings: Settings, source: CatalogSource | None, path: Path | None) -> Sequence[PlacementText]:

@@ -15,7 +15,7 @@ from annserve.catalog.config import CatalogConfig
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, DemoOption, catalog_source
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, console, fail, print_json, print_rows, say
-from annserve.cli.placement_source import schema_of
+from annserve.cli.placement_source import NO_FIELDS, schema_of
 from annserve.domain.catalog import Schema
 from annserve.domain.errors import InputError
 
@@ -48,10 +48,10 @@ def check_command(
         print_json({"placements": sorted(placements), "problems": [_plain(problem) for problem in problems]})
     else:
         for problem in problems:
-            console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+            console.print(str(problem), highlight=False, soft_wrap=True)
     if problems:
         if not schema.fields:
-            say("no fields are known: name the catalogue with --catalog-config, --catalog or --demo")
+            say(f"{NO_FIELDS}--catalog-config, --catalog or --demo")
         raise fail(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
     say(f"{len(placements)} placement{'s are' if len(placements) != 1 else ' is'} right: {', '.join(placements)}")
 

@@ -13,6 +13,7 @@ from annserve.cli.filter_text import parse_filter
 from annserve.cli.names import Names, NamesOption
 from annserve.cli.options import settings
 from annserve.cli.output import JsonOption, fail, print_json, print_rows, say
+from annserve.cli.refusals import refusal_of
 from annserve.cli.securing import api_key, channel_credentials, tls_advice
 from annserve_client import (
     AnnserveError,
@@ -32,7 +33,7 @@ AddressOption = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="Where the server is. [env: ANNSERVE_ADDRESS]")
 ]
 TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer, retries included.")]
-KOption = Annotated[int, typer.Option("-k", "--page-size", help="How many items to return, 1 to 500.")]
+KOption = Annotated[int, typer.Option("-k", "--page-size", min=1, help="How many items to return, 1 to 500.")]
 ItemsOption = Annotated[
     list[str], typer.Option("--item", metavar="ITEM", help="An item's id, or with --names its name; may be repeated.")
 ]
@@ -203,7 +204,7 @@ def recommend(
         typer.Option(
             "--context",
             metavar="NAME=VALUE",
-            help="A circumstance that the placement declares, such as hour=7; repeatable. In quotes it is a text.",
+            help="A circumstance that the placement declares, such as device=phone; repeatable. In quotes it is text.",
         ),
     ] = None,
     unit: Annotated[
@@ -215,7 +216,8 @@ def recommend(
     ] = None,
     names: NamesOption = None,
     page_size: Annotated[
-        int | None, typer.Option("-k", "--page-size", help="How many items to return; as the placement says without.")
+        int | None,
+        typer.Option("-k", "--page-size", min=1, help="How many items to return; as the placement says without."),
     ] = None,
     exclude: ExcludeOption = None,
     candidate: CandidateOption = None,
@@ -336,7 +338,7 @@ def _ask(
             + tls_advice(error, "is a server running there? `annserve serve --demo`")
         ) from None
     except AnnserveError as error:
-        raise fail(str(error)) from None
+        raise fail(refusal_of(error, target, "address")) from None
     if as_json:
         print_json(json_of(answer, names))
         return

@@ -22,7 +22,10 @@ def security_of(settings: Settings) -> Security:
     if settings.tls_certificate is not None and settings.tls_key is not None:
         tls = TlsFiles(certificate=settings.tls_certificate, key=settings.tls_key, client_ca=settings.tls_client_ca)
     elif settings.tls_certificate or settings.tls_key or settings.tls_client_ca:
-        raise InputError("tls_certificate and tls_key are given together, and tls_client_ca only beside them")
+        raise InputError(
+            "ANNSERVE_TLS_CERTIFICATE and ANNSERVE_TLS_KEY are given together, and ANNSERVE_TLS_CLIENT_CA only beside "
+            "them"
+        )
     return Security(tls=tls, api_keys=settings.api_keys, insecure=settings.insecure)
 
 

@@ -15,7 +15,7 @@ import typer
 
 from annserve import demo
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, HistoriesOption, catalog_source
-from annserve.cli.options import SnapshotsOption, live_id, misspelt, open_store, settings
+from annserve.cli.options import SnapshotsOption, live_id, misspelt, open_store, settings, settings_with
 from annserve.cli.output import say
 from annserve.cli.placement_source import check_placements, has_placements
 from annserve.cli.securing import security_of
@@ -106,8 +106,8 @@ def serve_command(
         os.environ[GREETING] = calls_to_try(
             store, address or settings().address, admin_address or settings().admin_address, has_examples=has_examples
         )
-    if source is not None and not source.is_mongodb and not Path(source.address).is_file():
-        raise InputError(f"there is no catalogue at {source.address}", path=source.address)
+    if source is not None:
+        source.check()
     wanted = {
         "address": address,
         "placements": placements,
@@ -125,9 +125,7 @@ def serve_command(
         "histories": None if source is None else source.histories,
     }
     # Settings are inherited, so that every process of the instance has the same, and a password is in no argument.
-    os.environ.update({f"ANNSERVE_{name.upper()}": str(value) for name, value in wanted.items() if value is not None})
-    settings.cache_clear()
-    known = settings()  # Says which of them cannot be.
+    known = settings_with(wanted)  # Says which of them cannot be.
     for warning in misspelt():
         say(f"annserve: {warning}")
     check_placements(known, source)

@@ -10,10 +10,13 @@ import typer
 from annserve.cli.options import SnapshotsOption, live_id, open_store, settings
 from annserve.cli.output import JsonOption, print_json, print_rows, say
 from annserve.domain.errors import InputError
-from annserve.snapshot.store import SnapshotInfo
+from annserve.snapshot.store import SnapshotInfo, SnapshotStore
 
 app = typer.Typer(help="List, verify, activate, roll back, pull and prune snapshots.", no_args_is_help=True)
 
+SnapshotOrLiveArgument = Annotated[
+    str | None, typer.Argument(metavar="[SNAPSHOT_ID]", help="The live one unless named.")
+]
 SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT_ID", help="As `annserve snapshots list` shows it.")]
 
 
@@ -43,17 +46,15 @@ def _row(info: SnapshotInfo) -> dict[str, object]:
 
 
 @app.command()
-def show(snapshot_id: SnapshotArgument, snapshots: SnapshotsOption = None) -> None:
+def show(snapshot_id: SnapshotOrLiveArgument = None, snapshots: SnapshotsOption = None) -> None:
     """Print the manifest of a snapshot: parameters, recall by space, files and checksums."""
     store = open_store(snapshots)
-    print_json(store.verify(snapshot_id).model_dump(mode="json"))
+    print_json(store.verify(_or_live(snapshot_id, store)).model_dump(mode="json"))
 
 
 @app.command("verify")
 def verify_snapshot(
-    snapshot_id: Annotated[
-        str | None, typer.Argument(metavar="[SNAPSHOT_ID]", help="The live one unless named.")
-    ] = None,
+    snapshot_id: SnapshotOrLiveArgument = None,
     path: Annotated[Path | None, typer.Option(help="A snapshot folder anywhere, instead of one in the store.")] = None,
     snapshots: SnapshotsOption = None,
     as_json: JsonOption = False,
@@ -63,7 +64,7 @@ def verify_snapshot(
 
     if path is None:
         store = open_store(snapshots)
-        path = store.path(snapshot_id if snapshot_id is not None else live_id(store))
+        path = store.path(_or_live(snapshot_id, store))
     snapshot = load_snapshot(path)
     text = f"{snapshot.id} is whole, and answers its check queries at the promised recall"
     _report(text, {"snapshot_id": snapshot.id, "verified": True}, as_json=as_json)
@@ -126,6 +127,10 @@ def prune(
     removed = open_store(snapshots).prune(keep)
     text = f"removed {', '.join(removed)}" if removed else "nothing to remove"
     _report(text, {"removed_snapshot_ids": removed}, as_json=as_json)
+
+
+def _or_live(snapshot_id: str | None, store: SnapshotStore) -> str:
+    return live_id(store) if snapshot_id is None else snapshot_id
 
 
 def _report(text: str, value: dict[str, object], *, as_json: bool) -> None:

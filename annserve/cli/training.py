@@ -23,6 +23,7 @@ from annserve.cli.output import JsonOption, print_json, print_rows, progress_bar
 from annserve.domain.errors import InputError
 from annserve.domain.model import FoldInConstants, Model
 from annserve.domain.progress import Progress
+from annserve.domain.value_problems import value_problem
 from annserve.snapshot.store import SnapshotStore
 from annserve.training.columns import TimeUnit, moment_text, unit_meant
 from annserve.training.erased import without_erased
@@ -98,7 +99,9 @@ def train_command(
         if from_ is not None:
             interactions = outcome_interactions(from_, catalog_config, max_bad_share, progress)
         else:
-            interactions = _interactions(paths, use_demo, columns, format_, max_bad_share, progress)
+            interactions = _interactions(
+                paths, use_demo, columns, format_, max_bad_share, progress, or_else="say --demo or --from"
+            )
         model = train(pairs_of(interactions), settings, threads=thread_count(threads), progress=progress)
         data = provenance_of(interactions)
         model = replace(model, metrics={METRIC: data.as_metric()})
@@ -283,9 +286,7 @@ def training_settings(values: dict[str, str]) -> TrainingSettings:
     try:
         return TrainingSettings.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"--set {problem['loc'][0]}: {problem['msg']}, got {problem['input']}" for problem in error.errors()
-        )
+        wrong = "; ".join(f"--set {problem['loc'][0]}: {value_problem(problem)}" for problem in error.errors())
         raise InputError(wrong) from None
 
 
@@ -321,9 +322,11 @@ def _interactions(
     format_: Format | None,
     max_bad_share: float,
     progress: Progress,
+    *,
+    or_else: str = "say --demo",
 ) -> Interactions:
     if use_demo == bool(paths):
-        raise typer.BadParameter("name the files of interactions, or say --demo or --from", param_hint="FILE...")
+        raise typer.BadParameter(f"name the files of interactions, or {or_else}", param_hint="FILE...")
     if use_demo:
         return read_interactions(demo.INTERACTIONS, columns=Columns(**demo.COLUMNS), progress=progress)
     with _options_named(

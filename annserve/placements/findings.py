@@ -8,32 +8,12 @@ from dataclasses import replace
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from annserve.domain.value_problems import value_problem
 from annserve.placements.expression_tree import ExpressionError
 from annserve.placements.file import PlacementFile, Section, sections_in
 from annserve.placements.problems import Place, Problem
 from annserve.placements.variables import nearest
 from annserve.placements.yaml_text import Located, Path, YamlError
-
-_MESSAGES = {
-    "missing": "must be there",
-    "literal_error": "must be {expected}",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "string_too_short": "must have at least {min_length} character",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_pattern_mismatch": "must match {pattern}",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must have at least {min_length} entry",
-    "finite_number": "must be a finite number",
-}
-_SHOWN_MAX = 60
 
 
 class Findings:
@@ -98,12 +78,7 @@ def _text_of(details: ErrorDetails, path: Path) -> str:
         known = list(_keys_at(path[:-1]))
         hint = nearest(str(path[-1]), known)
         return f"there is no such key; did you mean {hint!r}?" if hint else f"there is no such key; there are {known}"
-    template = _MESSAGES.get(details["type"])
-    message = details["msg"] if template is None else template.format_map(details.get("ctx", {}))
-    given = details["input"]
-    if details["type"] == "missing" or isinstance(given, dict | list):
-        return message
-    return message if "got" in message else f"{message}, got {_shown(given)}"
+    return value_problem(details)
 
 
 def _keys_at(path: Sequence[str | int]) -> Iterator[str]:
@@ -116,11 +91,6 @@ def _keys_at(path: Sequence[str | int]) -> Iterator[str]:
     yield from model.model_fields
     if "when" in model.model_fields and "suppress" in model.model_fields:
         yield "else"
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN_MAX else f"{shown[:_SHOWN_MAX]}…"
 
 
 def _printable(text: str) -> str:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from annserve.domain.errors import InputError
+from annserve.domain.value_problems import key_problems
 
 PREFIX: Final = "ann_"
 """What keys begin with, so that a scanner of secrets recognises one."""
@@ -86,9 +87,9 @@ def read_keys(path: Path) -> tuple[AccessKey, ...]:
         place = f", line {mark.line + 1}" if mark is not None else ""
         raise InputError(f"{path}{place}: this is no YAML", path=path) from None
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {where}: {first['msg']}", path=path) from None
+        # What stands there is not repeated here either.
+        first = error.errors(include_input=False, include_url=False)[:1]
+        raise InputError(f"{path}: {key_problems(first, 'the file')}", path=path) from None
 
 
 def new_key() -> tuple[str, str]:

@@ -63,8 +63,9 @@ class Security:
         """
         if self.tls is None and not self.insecure and not is_loopback(address):
             raise InputError(
-                f"not served on {address} in plain text, other machines reach it: give a certificate (tls_certificate, "
-                "tls_key), or say --insecure where something before annserve speaks TLS",
+                f"not served on {address} in plain text, other machines reach it: give a certificate "
+                "(ANNSERVE_TLS_CERTIFICATE, ANNSERVE_TLS_KEY), or say --insecure where something before annserve "
+                "speaks TLS",
                 address=address,
             )
         if self.tls is not None:

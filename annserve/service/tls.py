@@ -103,5 +103,6 @@ def _problem(error: OSError) -> InputError:
     what = getattr(error, "reason", None) or error.strerror or type(error).__name__
     where = f" ({error.filename})" if error.filename else ""
     return InputError(
-        f"the certificates cannot be used: {what}{where}; tls_certificate and tls_key must be PEM files of one pair"
+        f"the certificates cannot be used: {what}{where}; ANNSERVE_TLS_CERTIFICATE and ANNSERVE_TLS_KEY must be PEM "
+        "files of one pair"
     )

@@ -161,7 +161,7 @@ def chosen(name: TransportName, address: str, security: Security) -> Literal["gr
     if not is_installed:
         raise InputError("the native transport is not installed: pip install 'annserve[native]', or use grpcio")
     if security.tls is not None:
-        raise InputError("the native transport speaks no TLS: use the transport grpcio, or auto, with tls_certificate")
+        raise InputError("the native transport speaks no TLS: use the transport grpcio, or auto, with a certificate")
     return "native"
 
 

@@ -19,6 +19,7 @@ from annserve.domain.errors import (
 )
 from annserve.domain.model import FoldInConstants, Space
 from annserve.domain.query import SearchPath
+from annserve.domain.value_problems import key_problems
 from annserve.search.bands import Bands
 from annserve.search.recipe import Recipe
 from annserve.snapshot.files import is_plain_file
@@ -171,9 +172,8 @@ def read_manifest(path: Path) -> Manifest:
     except InvalidArgumentError as error:
         raise SnapshotFormatError(path, f"{MANIFEST}: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise SnapshotFormatError(path, f"{MANIFEST}: {field}: {first['msg']}") from error
+        first = error.errors(include_input=False, include_url=False)[:1]
+        raise SnapshotFormatError(path, f"{MANIFEST}: {key_problems(first)}") from error
 
 
 def sha256_of(document: Mapping[str, JsonValue]) -> str:

@@ -70,6 +70,27 @@ def test_mistake_is_refused_by_the_name_of_its_field(tmp_path: Path, text: str, 
     assert where in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "fields: {price: {type: sec}}",
+            "fields.price.type: must be 'string', 'number', 'boolean' or 'time', got 'sec'",
+        ),
+        ("fields: {price: {many: true}}", "fields.price.type: must be there"),
+        ("fields: {price: {type: number, typ: 1}}", "fields.price.typ: there is no such key"),
+        ("fields: {price: {type: number, path: a.b.c}}", "fields.price.path: must be one name or two joined by a dot"),
+        ("mongodb: {pool_size: '4'}", "mongodb.pool_size: must be a whole number, got '4'"),
+        ("mongodb: {pool_size: 0}", "mongodb.pool_size: must be at least 1, got 0"),
+    ],
+)
+def test_mistake_is_told_with_what_must_stand_there(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(InputError) as refused:
+        config_of(tmp_path, text)
+
+    assert problem in refused.value.message
+
+
 @pytest.mark.parametrize("content", [b"fields: {", b"\xff\xfe", b"a: !!python/object/apply:os.getcwd []"])
 def test_what_is_not_plain_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "catalog.yaml"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annserve.catalog.documents import inferred_schema, read_documents, write_documents
+from annserve.catalog.documents import inferred_schema, look_at, read_documents, write_documents
 from annserve.domain.catalog import Document, Schema
 from annserve.domain.errors import InputError, TooManyBadRowsError
 from annserve.domain.filter import Field, FieldType
@@ -142,3 +142,26 @@ def test_parquet_declares_its_fields_itself(tmp_path: Path) -> None:
         "ok": ("boolean", False),
         "at": ("time", False),
     }
+
+
+def test_rows_without_the_column_of_ids_are_told_so_with_what_to_do(tmp_path: Path) -> None:
+    lines, table = tmp_path / "items.jsonl", tmp_path / "items.csv"
+    lines.write_text('{"sku": "a", "price": 1}\n')
+    table.write_text("sku,price\na,1\n")
+
+    for path in (lines, table):
+        with pytest.raises(InputError, match=r"item_id.* missing.*--id-column"):
+            read(path)
+    with pytest.raises(InputError) as named:
+        read(table, id_column="ean")
+    assert str(named.value).endswith("column 'ean' is missing; it has sku, price")
+
+
+def test_a_look_at_a_long_file_ends_early_and_that_at_a_short_one_is_whole(tmp_path: Path) -> None:
+    short, long = tmp_path / "short.jsonl", tmp_path / "long.jsonl"
+    short.write_text('{"item_id": "a"}\n{"item_id\n')
+    long.write_text('{"item_id": "a"}\n' * 10_000 + '{"item_id\n' * 10_000)
+
+    with pytest.raises(TooManyBadRowsError, match="1 of 2 rows"):
+        look_at(short, SCHEMA)
+    look_at(long, SCHEMA)

@@ -67,9 +67,21 @@ def test_workers_are_shown_scaled_and_restarted(admin: Admin, run: Run) -> None:
     run("restart", "2")
 
     assert [(worker["slot"], worker["state"]) for worker in workers] == [(0, "starting"), (1, "serving")]
-    assert "starting" in run("workers").stdout
+    shown = run("workers").stdout
+    assert "starting" in shown
+    assert "calls_under_way" in shown
+    assert "call_count" in workers[0]
     assert admin.instance.calls[1:3] == [("scale", 3), ("restart_worker", 2)]
     assert "UNKNOWN_WORKER: there is no worker in slot 9" in run("restart", "9", code=1).output
+
+
+@pytest.mark.usefixtures("run")
+def test_admin_port_is_told_from_that_of_queries(admin: Admin) -> None:
+    done = CliRunner().invoke(app_of(), ["query", "similar", "--item", "a", "--address", admin.address])
+
+    assert done.exit_code == 1
+    assert f"no such call at {admin.address}, which seems to be the admin port" in done.output
+    assert "the query port is 127.0.0.1:50051 unless told otherwise" in done.output
 
 
 def test_snapshots_are_listed_activated_and_rolled_back(admin: Admin, run: Run) -> None:
@@ -114,14 +126,14 @@ def test_items_are_upserted_from_lines_and_deleted(admin: Admin, run: Run) -> No
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "line 2: Invalid JSON"),
+        ("{", "line 2: must be JSON"),
         ('{"item_id": "b"}', "line 2: give vector or liked_by_user_ids, and not both"),
         ('{"item_id": "b", "vector": [1], "liked_by_user_ids": ["u"]}', "line 2: give vector or liked_by_user_ids"),
-        ('{"item_id": "b", "vector": ["1"]}', "line 2: vector.0: Input should be a valid number"),
-        ('{"item_id": 7, "vector": [1]}', "line 2: item_id: Input should be a valid string"),
+        ('{"item_id": "b", "vector": ["1"]}', "line 2: vector.0: must be a number"),
+        ('{"item_id": 7, "vector": [1]}', "line 2: item_id: must be a text"),
         (
             '{"item_id": "b", "liked_by": ["u"]}',
-            "line 2: there is no key 'liked_by'; the keys are item_id, vector, liked_",
+            "line 2: liked_by: there is no such key; the keys are item_id, vector, liked_",
         ),
     ],
 )

@@ -6,8 +6,11 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from annserve.cli.answers import json_of, remarks_on, row_of
 from annserve.cli.names import Names
+from annserve.cli.output import print_rows, say
 from annserve_client import CatalogUse, Degradation, PlacementUse, Recommendation, Recommendations, SearchPath, Source
 
 ATTRIBUTION = "t"
@@ -87,3 +90,13 @@ def test_people_are_told_how_the_catalogue_stood() -> None:
         "degraded: catalog_stale",
         "of the catalogue: bitmap hit 2, database call 1",
     ]
+
+
+def test_ids_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"item_id": "[red]a :smile:"}], as_json=False, title="of :one: [b]")
+    say("no answer from a:abc:b")
+
+    shown = capsys.readouterr()
+    assert "[red]a :smile:" in shown.out
+    assert "of :one: [b]" in shown.out
+    assert shown.err == "no answer from a:abc:b\n"

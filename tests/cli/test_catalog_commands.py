@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from mongod import MongoServer
 
+from annserve.cli import keeping
+from annserve.domain.errors import InputError
+
 Annserve = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG = """
@@ -128,12 +131,50 @@ def test_a_catalogue_that_cannot_be_used_says_what_to_do(annserve: Annserve, tmp
 
     assert "--catalog or ANNSERVE_CATALOG" in annserve("catalog", "ensure-indexes", code=1).stderr
     for arguments, said in (
-        (["--catalog", "mongodb://127.0.0.1:1"], "declare them in a YAML file"),
+        (["--catalog", "mongodb://127.0.0.1:1"], "declare them in a YAML file, --catalog-config (docs/catalogue.md"),
         (["--catalog", "redis://127.0.0.1:1", "--catalog-config", str(config)], "price"),
         (["--catalog", str(tmp_path / "none.parquet")], "cannot be read"),
         (["--catalog", str(tmp_path / "none.csv")], "--catalog-config"),
     ):
         assert said in annserve("catalog", "ensure-indexes", *arguments, code=1).stderr
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ('{"item_id": "a"}', [], "does not say the types of its fields: declare them in a YAML file, --catalog-config"),
+        ('{"sku": "a"}', ["--catalog-config", "catalog.yaml"], "item_id is missing: 1; where the ids are in another"),
+        ('{"item_id', ["--catalog-config", "catalog.yaml"], "1 of 1 rows are of no use: no JSON"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_a_line_before_anything_is_started(
+    annserve: Annserve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, options: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("catalog.yaml").write_text("fields: {price: number}", encoding="utf-8")
+    Path("items.jsonl").write_text(text, encoding="utf-8")
+
+    refused = annserve("serve", "--address", "127.0.0.1:0", "--catalog", "items.jsonl", *options, code=1)
+
+    assert told in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_keeper_that_cannot_read_the_catalogue_ends_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def keep(*_: object) -> None:
+        raise InputError("items.jsonl cannot be read")
+
+    monkeypatch.setattr(keeping, "begun", lambda *_: (None, None))
+    monkeypatch.setattr(keeping, "_keep", keep)
+
+    with pytest.raises(SystemExit) as ended:
+        keeping.main()
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "annserve: the keeper cannot start: items.jsonl cannot be read\n"
 
 
 def test_a_server_that_is_down_is_named_without_its_password(annserve: Annserve, tmp_path: Path) -> None:

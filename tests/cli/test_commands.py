@@ -9,11 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
-from annserve.cli.options import misspelt
+from annserve.cli.options import misspelt, settings
+from annserve.cli.refusals import refusal_of
+from annserve.domain.errors import InputError
 from annserve.snapshot.store import SnapshotStore
+from annserve_client import AccessError
 
 Annserve = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -54,7 +58,8 @@ def test_training_publishes_snapshots_and_the_last_is_live(annserve: Annserve) -
 def test_a_snapshot_is_shown_and_verified(annserve: Annserve) -> None:
     live = next(row["snapshot_id"] for row in json.loads(annserve("snapshots", "list", "--json").stdout) if row["live"])
 
-    assert json.loads(annserve("snapshots", "show", live).stdout)["snapshot_id"] == live
+    for named in ((live,), ()):
+        assert json.loads(annserve("snapshots", "show", *named).stdout)["snapshot_id"] == live
     assert json.loads(annserve("snapshots", "verify", "--json").stdout) == {"snapshot_id": live, "verified": True}
 
 
@@ -133,6 +138,30 @@ def test_names_are_shown_and_understood(annserve: Annserve, address: str, tmp_pa
     assert "is part of 60 names" in annserve("query", "similar", "--item", "title", *names, code=1).stderr
 
 
+def test_the_port_of_queries_is_told_from_the_admin_port(annserve: Annserve, address: str) -> None:
+    said = annserve("admin", "status", "--address", address, code=1).stderr
+
+    assert f"no such call at {address}, which seems to be the query port" in said
+    assert "the admin port is 127.0.0.1:50052 unless told otherwise" in said
+
+
+def test_a_call_without_a_key_that_is_good_says_whether_one_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = AccessError("a valid API key is needed", code=grpc.StatusCode.UNAUTHENTICATED, reason="UNAUTHENTICATED")
+    said = []
+    for key in ("", "ann_old"):
+        if key:
+            monkeypatch.setenv("ANNSERVE_API_KEY", key)
+        settings.cache_clear()
+        said.append(refusal_of(error, "shop:50051", "address"))
+    monkeypatch.undo()
+    settings.cache_clear()
+
+    assert said == [
+        "UNAUTHENTICATED: shop:50051 asks for an API key: set ANNSERVE_API_KEY",
+        "UNAUTHENTICATED: shop:50051 refuses the key in ANNSERVE_API_KEY",
+    ]
+
+
 def test_a_port_in_use_is_said_in_one_line(annserve: Annserve, address: str) -> None:
     done = annserve("serve", "--address", address, code=1)
 
@@ -188,9 +217,13 @@ def test_settings_are_compared_on_the_validation_window_only(
     ("arguments", "said"),
     [
         (("train", "nowhere.csv"), "nowhere.csv"),
-        (("train",), "--demo"),
+        (("train",), "or say --demo or --from"),
+        (("evaluate",), "or say --demo\n"),
+        (("query", "similar", "--item", "a", "-k", "0"), "-k"),
+        (("query", "recommend", "--placement", "home", "-k", "0"), "-k"),
         (("train", "--demo", "--set", "factrs=8"), "there is no such setting"),
-        (("train", "--demo", "--set", "factors=0"), "factors"),
+        (("train", "--demo", "--set", "factors=0"), "--set factors: must be at least 1, got '0'"),
+        (("train", "--demo", "--set", "factors=two"), "--set factors: must be a whole number, got 'two'"),
         (("train", "--demo", "--set", "factors"), "NAME=VALUE"),
         (("evaluate", "--demo", "--split", "yesterday"), "like 0.8"),
         (("snapshots", "activate", "../elsewhere"), "snapshot_id"),
@@ -200,7 +233,8 @@ def test_settings_are_compared_on_the_validation_window_only(
 def test_the_first_mistakes_are_answered_with_what_to_do(
     arguments: tuple[str, ...], said: str, annserve: Annserve
 ) -> None:
-    expected_code = 2 if said in ("--demo", "NAME=VALUE", "like 0.8", "--queries") else 1
+    wrong_usage = ("or say --demo or --from", "or say --demo\n", "-k", "NAME=VALUE", "like 0.8", "--queries")
+    expected_code = 2 if said in wrong_usage else 1
 
     done = annserve(*arguments, code=expected_code)
 
@@ -271,10 +305,28 @@ def test_what_is_wrong_with_a_column_names_its_option(
     assert said in done.stderr
 
 
-def test_a_wrong_setting_in_the_environment_is_named(annserve: Annserve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANNSERVE_DRAIN_GRACE_MS", "-1")
+def test_wrong_settings_are_named_with_what_they_must_be(annserve: Annserve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, problem in (
+        ("DRAIN_GRACE_MS", "-1", "must be at least 0, got '-1'"),
+        ("WORKERS", "abc", "must be a whole number, got 'abc'"),
+        ("ADMIN_ADDRESS", "localhost:99999", "the port must be at most 65535, got 'localhost:99999'"),
+        ("LOG_LEVEL", "LOUD", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR', got 'LOUD'"),
+        ("EVENT_WORDS", "clicks=viewed", "the form is TYPE=WORD,..., for example click=viewed; the types are click"),
+        ("EVENT_WEIGHTS", "click", "the form is NAME=NUMBER,..., for example click=1,conversion=4, got 'click'"),
+    ):
+        with monkeypatch.context() as context:
+            context.setenv(f"ANNSERVE_{name}", value)
+            with pytest.raises(InputError) as refused:
+                settings.__wrapped__()
+        assert refused.value.message.startswith(f"ANNSERVE_{name}: {problem}")
+    monkeypatch.setenv("ANNSERVE_WORKERS", "abc")
+    assert "ANNSERVE_WORKERS: must be a whole number" in annserve("snapshots", "verify", code=1).stderr
 
-    assert "ANNSERVE_DRAIN_GRACE_MS" in annserve("snapshots", "verify", code=1).stderr
+
+@pytest.mark.usefixtures("trained")
+def test_a_wrong_option_is_named_as_it_was_given(annserve: Annserve) -> None:
+    for option, value in (("--address", "50051"), ("--ops-address", "localhost:99999"), ("--transport", "tcp")):
+        assert annserve("serve", option, value, code=1).stderr.startswith(f"annserve: {option}: ")
 
 
 def test_vectors_made_elsewhere_are_served(annserve: Annserve, tmp_path: Path) -> None:
@@ -336,6 +388,11 @@ def test_help_names_the_variable_of_an_option_and_says_all_of_each_command(annse
 
     assert "--no-shared-cache Whether workers share what they have worked out. [env: ANNSERVE_SHARED_CACHE]" in options
     assert "Show how the instance is, and how the last change of snapshots went." in commands
+
+
+def test_help_has_a_short_option_everywhere(annserve: Annserve) -> None:
+    for command in ((), ("serve",), ("admin", "items", "upsert")):
+        assert annserve(*command, "-h").stdout == annserve(*command, "--help").stdout
 
 
 def test_the_version_is_an_option_too(annserve: Annserve) -> None:

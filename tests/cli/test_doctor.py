@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 from annserve.cli import doctor
 from annserve.cli.app import app_of
 from annserve.supervisor.cgroups import CgroupLimits, cgroup_limits
+
+Annserve = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
@@ -137,3 +141,22 @@ def test_files_that_were_read_once_do_not_count_as_used(
     }
 
     assert cgroup_limits(files(tmp_path, contents)).memory_free_bytes == 800
+
+
+def test_what_stops_serve_is_a_failure_told_once(
+    annserve: Annserve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failures() -> dict[str, str]:
+        rows = json.loads(annserve("doctor", "--json", "--snapshots", tmp_path, code=1).stdout)
+        return {row["check"]: row["detail"] for row in rows if row["state"] == "failure"}
+
+    for name in ("CATALOG", "PLACEMENTS", "API_KEYS", "TLS_CERTIFICATE"):
+        monkeypatch.setenv(f"ANNSERVE_{name}", str(tmp_path / f"{name}.jsonl"))
+    found = failures()
+    monkeypatch.setenv("ANNSERVE_WORKERS", "abc")
+    of_settings = failures()
+
+    assert found.keys() == {"TLS", "API keys", "catalogue", "placements"}
+    assert "ANNSERVE_TLS_KEY" in found["TLS"]
+    assert "ANNSERVE_WORKERS" in of_settings.pop("settings")
+    assert set(of_settings.values()) == {"see settings"}

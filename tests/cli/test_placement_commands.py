@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from checked_traffic import small_model
 from instances import instance, until
 
+from annserve import demo
 from annserve.domain.catalog import Schema
 from annserve.domain.placements import PlacementText
 from annserve.placements.file import PlacementFile
+from annserve.placements.folder import read_folder
 from annserve.placements.loading import compiled
 from annserve.placements.template import template_of
 from annserve.snapshot.build import build_snapshot
@@ -61,6 +64,21 @@ def test_check_without_a_catalogue_says_what_to_name(annserve: Annserve, tmp_pat
 
     assert "--catalog-config" in annserve("placements", "check", tmp_path / "home.yaml", code=1).stderr
     annserve("placements", "check", tmp_path / "home.yaml", "--catalog-config", tmp_path / "fields.yaml")
+
+
+@pytest.mark.usefixtures("trained")
+def test_serve_without_a_catalogue_says_what_to_name(annserve: Annserve) -> None:
+    refused = annserve("serve", "--address", "127.0.0.1:0", "--placements", demo.PLACEMENTS, code=1)
+
+    assert refused.stderr.endswith("no fields are known: name the catalogue with --catalog\n")
+
+
+def test_the_circumstance_that_help_shows_is_one_of_the_demo(annserve: Annserve) -> None:
+    said = re.findall(r"such as (\w+)=", annserve("query", "recommend", "--help").stdout)
+    declared = {name for text in read_folder(demo.PLACEMENTS) for name in yaml.safe_load(text.text).get("context", {})}
+
+    assert said
+    assert set(said) <= declared
 
 
 def test_difference_is_shown_by_placement_and_key(annserve: Annserve, tmp_path: Path) -> None:
