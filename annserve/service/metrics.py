@@ -13,15 +13,17 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from annserve.domain.catalog import Schema
 from annserve.domain.deadline import NO_DEADLINE, Deadline
-from annserve.domain.model import Space
 from annserve.domain.ports import Basis, Recommender
 from annserve.domain.query import Answer, Query, SearchPath, Source
+
+if TYPE_CHECKING:
+    from annserve.domain.model import Space
 
 PUBLISH_SECONDS: Final = 0.5
 
