@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,8 @@ def entry_point(
 
     def main() -> None:
         # Products here are small; BLAS threads would only fight each other, and the library trainers, for the cores.
+        # Told to those that commands will load, and to those that are there.
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
         threadpool_limits(1, "blas")
         try:
             program()()

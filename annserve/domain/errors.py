@@ -32,7 +32,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -103,17 +104,13 @@ class UnknownPlacementError(AnnserveError):
 
     NAMES_SHOWN: ClassVar = 8
 
-    def __init__(self, placement: str, names: Collection[str]) -> None:
-        """Say that ``placement`` is none, and which of ``names`` there are: first those that begin alike.
+    def __init__(self, placement: str, names: Sequence[str]) -> None:
+        """Say that ``placement`` is none, and which of ``names``, in order, are beside where it would be.
 
-        That takes a microsecond a name. To look for what is spelt alike takes hundreds: too long for what any
-        caller can bring about.
+        To look for what is spelt alike would take hundreds of microseconds a name, and any caller can bring it about.
         """
-
-        def order(name: str) -> tuple[list[bool], str]:
-            return [one != other for one, other in zip(name, placement, strict=False)], name
-
-        near = sorted(names, key=order)[: self.NAMES_SHOWN]
+        start = max(0, min(bisect(names, placement) - self.NAMES_SHOWN // 2, len(names) - self.NAMES_SHOWN))
+        near = names[start : start + self.NAMES_SHOWN]
         more = f" and {len(names) - len(near):,} more" if len(names) > len(near) else ""
         there_are = ", ".join(near) + more or "none"
         super().__init__(f"there is no placement {placement!r}; there are {there_are}", placement=placement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -237,3 +237,9 @@ class PlacementSet:
     placements: Mapping[str, Placement] = field(default_factory=dict)
     version: int = 0
     """A number that no other content has in this instance: of the content's hash, so equal in all workers."""
+    names: Sequence[str] = field(init=False, compare=False)
+    """Of all of them, in order."""
+
+    def __post_init__(self) -> None:
+        """Put the names in order, once: calls for others are answered with those beside."""
+        object.__setattr__(self, "names", tuple(sorted(self.placements)))

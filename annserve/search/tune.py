@@ -58,6 +58,7 @@ _SLOW_US = 1_000.0
 _SLOW_SHARE = 0.1
 """Of an exact scan, if that is more: what is ten times as fast is not worth building another for, which at the sizes
 where this counts takes an hour."""
+_SLOW_US_MAX = 5_000.0
 _QUICK_US = 100.0
 """Trials quicker than this are not worth giving up, nor worth a choice that hangs on a few microseconds of noise."""
 _DEEP = 120
@@ -205,7 +206,7 @@ class _Tuning:
             graph, trial = self._grown(recipe, exam)
             if trial.recall >= self.target:
                 sound.append((trial.query_us, trial.recall, graph))
-                if trial.query_us <= max(_SLOW_US, _SLOW_SHARE * self.scan_us):
+                if trial.query_us <= max(_SLOW_US, min(_SLOW_SHARE * self.scan_us, _SLOW_US_MAX)):
                     break
         if sound:
             _, recall, graph = min(sound, key=itemgetter(0))

@@ -210,7 +210,10 @@ def _text_at(column: Column, position: int) -> str | None:
     value = _plain(column.slice(position, 1))
     if value.null_count:
         return None
-    return _texts(value if value.type in _TEXT_TYPES else value.cast(pa.string()))[0]
+    try:
+        return _texts(value if value.type in _TEXT_TYPES else value.cast(pa.string()))[0]
+    except pa.ArrowException:  # A time whose zone is not known here.
+        return str(value.cast(pa.int64())[0])
 
 
 def _plain(column: Any) -> Any:

@@ -72,6 +72,25 @@ def test_nothing_is_imported_that_takes_long_and_is_hardly_ever_needed(program: 
     assert done.stdout.split() == []
 
 
+def test_commands_do_their_mathematics_in_one_thread_though_they_load_it_late() -> None:
+    look = """
+from annserve.cli.output import entry_point
+
+def counted():
+    import numpy, scipy.linalg
+    from threadpoolctl import threadpool_info
+    print(*(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+
+entry_point(lambda: counted, ())()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", look], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert set(done.stdout.split()) == {"1"}
+
+
 def test_a_worker_reads_a_file_of_items_behind_whoever_answers_calls() -> None:
     class Source:
         is_mongodb = False

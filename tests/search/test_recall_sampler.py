@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from spaces import GRAPH_IS_CHEAP, GRAPH_IS_DEAR, RECIPE, make_points, make_queries
 
+from annserve.domain.arrays import Scores
 from annserve.domain.model import Space
 from annserve.domain.query import SearchPath
 from annserve.search import recall_sampler
 from annserve.search.bands import measure_bands
 from annserve.search.cost import CostModel
-from annserve.search.exact import exact_top_k_batch
+from annserve.search.exact import exact_scores, exact_top_k_batch
 from annserve.search.graph import Graph
-from annserve.search.index import SearchResult, SpaceIndex
+from annserve.search.index import SpaceIndex
 from annserve.search.points import Points
 from annserve.search.recall import recall_of
 from annserve.search.recall_sampler import RecallSampler
@@ -136,14 +137,15 @@ def test_so_many_are_drawn_as_were_asked_for(points: Points) -> None:
 
 
 def test_no_more_than_a_hundredth_of_a_processor_is_taken(points: Points, monkeypatch: pytest.MonkeyPatch) -> None:
-    index, busy_seconds = index_of(points, ef_search=100), 0.02
-    search = index.search
+    index, scores_of = index_of(points, ef_search=100), exact_scores
 
-    def slow(*arguments: Any, **options: Any) -> SearchResult:
-        time.sleep(busy_seconds)
-        return search(*arguments, **options)
+    def slow(*arguments: Any) -> Scores:
+        done = time.thread_time() + 0.02
+        while time.thread_time() < done:
+            pass
+        return scores_of(*arguments)
 
-    monkeypatch.setattr(index, "search", slow)
+    monkeypatch.setattr(recall_sampler, "exact_scores", slow)
     (query,) = make_queries(points, 1)
     with sampled(index) as reports:
         assert index.observer is not None
@@ -154,6 +156,49 @@ def test_no_more_than_a_hundredth_of_a_processor_is_taken(points: Points, monkey
 
     # A second is not due before two seconds have passed.
     assert len(reports.all) == 1
+
+
+@pytest.mark.usefixtures("at_leisure")
+def test_nothing_is_learned_of_a_filter(points: Points) -> None:
+    index, restriction = index_of(points, ef_search=200), Restriction(np.arange(0, COUNT, 2), COUNT)
+    queries = make_queries(points, 5, seed=8)
+    with sampled(index) as reports:
+        for number, query in enumerate(queries):
+            assert index.search(query, K, restriction=restriction).path is SearchPath.HNSW
+            reports.wait(number + 1)
+
+    assert all(selection.gathered is None for selection in restriction.selections.values())
+    assert "ceilings" not in vars(restriction)
+
+
+@pytest.mark.usefixtures("at_leisure")
+def test_items_that_are_gone_are_no_filter(points: Points) -> None:
+    index, (query,) = index_of(points, ef_search=200), make_queries(points, 1)
+    with sampled(index) as reports:
+        assert index.search(query, K, restriction=Restriction(np.arange(5, COUNT), COUNT)).path is SearchPath.HNSW
+        reports.wait(1)
+
+    assert reports.all == [(Space.LIKENESS, False, K, 0)]
+
+
+@pytest.mark.usefixtures("at_leisure")
+def test_one_that_fails_is_not_the_last(points: Points, caplog: pytest.LogCaptureFixture) -> None:
+    index, queries = index_of(points, ef_search=100), make_queries(points, 2)
+    told: list[int] = []
+
+    def report(_space: Space, _is_filtered: bool, found_count: int, _missed_count: int) -> None:
+        told.append(found_count)
+        if len(told) == 1:
+            raise OSError("no room")
+
+    sampler = RecallSampler({Space.LIKENESS: index}, 1.0, report)
+    for number, query in enumerate(queries):
+        index.search(query, K)
+        until(lambda number=number: len(told) > number)  # type: ignore[misc]
+    sampler.close()
+
+    assert len(told) == 2
+    assert "no room" in caplog.text
 
 
 def test_whoever_closes_does_not_wait_and_leaves_nothing_behind(points: Points) -> None:

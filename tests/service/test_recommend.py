@@ -122,12 +122,12 @@ async def test_an_unknown_placement_is_not_found(call: Calls) -> None:
     assert error.info.metadata["placement"] == "nowhere"
 
 
-async def test_an_unknown_placement_is_told_of_those_that_begin_alike(call: Calls, placements: TwinPlacements) -> None:
+async def test_an_unknown_placement_is_told_of_those_beside_it(call: Calls, placements: TwinPlacements) -> None:
     placements.show()
     assert (await call.error("Recommend", ask("shopp"))).message == "there is no placement 'shopp'; there are none"
     placements.show(*(placement(recipe(name)) for name in ["shop_end", "shop", *map(str, range(20))]))
     error = await call.error("Recommend", ask("shopp"))
-    assert error.message == "there is no placement 'shopp'; there are shop, shop_end, 0, 1, 2, 3, 4, 5 and 14 more"
+    assert error.message == "there is no placement 'shopp'; there are 4, 5, 6, 7, 8, 9, shop, shop_end and 14 more"
 
 
 async def test_a_context_that_is_not_declared_is_refused_with_what_is(call: Calls, placements: TwinPlacements) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from annserve.domain.errors import InputError, TooManyBadRowsError
 from annserve.training import readers
-from annserve.training.columns import TimeUnit
+from annserve.training.columns import TimeUnit, value_shown
 from annserve.training.interactions import Columns, Interactions, read_interactions
 from annserve.training.readers import Format
 
@@ -530,3 +530,7 @@ def test_progress_ends_with_all_bytes_read(tmp_path: Path, suffix: str) -> None:
 
     total = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert calls == [("reading", total // 2, total), ("reading", total, total)]
+
+
+def test_time_of_a_zone_that_is_not_known_here_is_shown_as_a_number() -> None:
+    assert value_shown(pa.array([2**60], pa.timestamp("ms", tz="Foo/Bar")), 0) == f"'{2**60}'"

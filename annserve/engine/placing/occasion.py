@@ -62,10 +62,10 @@ class Occasions:
         return replace(other, options=replace(other.options, strict=False))
 
     def _placement(self, name: str) -> Placement:
-        placements = self._placements().placements
-        placement = placements.get(name)
+        known = self._placements()
+        placement = known.placements.get(name)
         if placement is None:
-            raise UnknownPlacementError(name, placements.keys())
+            raise UnknownPlacementError(name, known.names)
         return placement
 
     def _occasion(self, query: Query, placed: Placed, placement: Placement) -> Occasion:

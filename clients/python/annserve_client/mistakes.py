@@ -30,7 +30,10 @@ def explaining(convert: Callable[[Sent], Message]) -> Callable[[Sent], Message]:
         try:
             return convert(value)
         except (AttributeError, TypeError):
-            mistake = next(_mistakes_of(value), None)
+            try:
+                mistake = next(_mistakes_of(value), None)
+            except Exception:  # noqa: BLE001 - of a caller's own class, say, whose annotations mean nothing here
+                mistake = None
             if mistake is None:
                 raise
             raise TypeError(mistake) from None

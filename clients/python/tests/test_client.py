@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -446,6 +447,15 @@ async def test_value_that_cannot_be_sent_is_named_with_what_it_should_be(
 ) -> None:
     with pytest.raises(TypeError, match=re.escape(problem)):
         await ask("127.0.0.1:1", "batch", [kind(**fields)])
+
+
+async def test_request_of_a_callers_own_class_fails_as_others_do(ask: Ask) -> None:
+    @dataclass(frozen=True)
+    class Located(Similar):
+        place: Nowhere | None = None  # type: ignore[name-defined]  # noqa: F821 - as a name that only checkers import
+
+    with pytest.raises(TypeError, match="bad argument type"):
+        await ask("127.0.0.1:1", "batch", [Located(item_ids=[3])])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
