@@ -201,8 +201,8 @@ def _hint(id_column: str) -> str:
     if id_column != ITEM_ID:
         return ""
     return (
-        "; where the ids are in another column, `annserve catalog load FILE --id-column COLUMN --catalog NEW.jsonl` "
-        "writes a catalogue that can be served"
+        "; where the ids are in another column, `annserve catalog load FILE --id-column COLUMN --catalog NEW.jsonl "
+        "--catalog-config YAML` writes a catalogue that can be served"
     )
 
 

@@ -62,7 +62,10 @@ GRACE_SECONDS = 0.1
 LOOK_SECONDS = 0.01
 """How often whoever waits looks whether the monitor found a server."""
 JUDGE_SECONDS = 3.0
-"""How long the first call waits to learn whether there is a server."""
+"""How long the first call waits to learn whether there is a server, look-ups aside, whose own time is shorter.
+
+That is known after a knock and its answer, twice `CONNECT_MS` at most, and the finding of a name before them.
+"""
 
 # Any int64 of milliseconds is a date to MongoDB, and years beyond 9999 must not break reading.
 CODEC: CodecOptions[Json] = CodecOptions(

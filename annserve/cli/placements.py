@@ -14,7 +14,7 @@ from annserve import demo
 from annserve.catalog.config import CatalogConfig
 from annserve.cli.catalog_source import CatalogOption, ConfigOption, DemoOption, catalog_source
 from annserve.cli.options import settings
-from annserve.cli.output import JsonOption, console, fail, print_json, print_rows, say
+from annserve.cli.output import JsonOption, console, counted, fail, print_json, print_rows, say
 from annserve.cli.placement_source import NO_FIELDS, schema_of
 from annserve.domain.catalog import Schema
 from annserve.domain.errors import InputError
@@ -52,7 +52,7 @@ def check_command(
     if problems:
         if not schema.fields:
             say(f"{NO_FIELDS}--catalog-config, --catalog or --demo")
-        raise fail(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+        raise fail(counted(len(problems), "problem"))
     say(f"{len(placements)} placement{'s are' if len(placements) != 1 else ' is'} right: {', '.join(placements)}")
 
 

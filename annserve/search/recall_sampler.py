@@ -25,10 +25,7 @@ from annserve.search.recall import recall_of
 from annserve.search.restriction import Restriction
 
 BUSY_SHARE: Final = 0.01
-"""Of one processor, at most, that exact searches take: at millions of items one takes a tenth of a second."""
-
-PAUSE_SECONDS_MAX: Final = 60.0
-"""Between two of them."""
+"""Of one processor, at most, that exact searches take: at 5 million items of 64 dimensions one takes 56 ms."""
 
 FILTERED_SHARE: Final = 0.01
 """Of the rows, that must be left out for a search to count as filtered: items that are gone are no filter."""
@@ -107,7 +104,8 @@ class RecallSampler:
             except Exception:  # noqa: BLE001 - the next may be judged, and nobody waits for this one
                 _log.exception("a search was not made again")
             del search  # It may be all that keeps a filter's rows in memory.
-            self._ended.wait(min((time.thread_time() - began) * (1 / BUSY_SHARE - 1), PAUSE_SECONDS_MAX))
+            # By processor time: what it waited for a processor is no reason for a longer pause.
+            self._ended.wait((time.thread_time() - began) * (1 / BUSY_SHARE - 1))
 
     def _judge(self, search: _Search) -> None:
         points, restriction = self._spaces[search.space].points, search.restriction

@@ -97,6 +97,21 @@ def test_exact_search_serves_when_no_graph_will_do_and_a_scan_is_cheap() -> None
     assert max(trial.recall for trial in tuned.trials) < 0.99
 
 
+@pytest.mark.parametrize(("slow_us_max", "is_enough"), [(5_000.0, True), (0.0, False)])
+def test_no_second_graph_is_built_where_the_first_is_ten_times_as_fast_as_a_scan_and_not_too_slow(
+    slow_us_max: float, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_module, "_SLOW_US", 0.0)
+    monkeypatch.setattr(tune_module, "_SLOW_US_MAX", slow_us_max)
+    monkeypatch.setattr(tune_module, "_scan_us", lambda *_: 1e6)
+    points, queries = small_space()
+
+    tuned = tune(points, queries, target=0.9, settings=replace(QUICK, sample_size=400, scan_us_max=0.0))
+
+    built = {(trial.reduction, trial.m) for trial in tuned.trials if trial.point_count == len(points)}
+    assert (len(built) == 1) == is_enough
+
+
 def test_graphs_slower_than_the_scan_that_may_serve_are_neither_searched_further_nor_built_denser(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
