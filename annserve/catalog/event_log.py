@@ -157,9 +157,10 @@ def _write_again(path: Path, fd: int, start: int, end: int) -> None:
 def _append(fd: int, lines: bytes, size: int) -> None:
     if not lines:
         return
-    # A writer that was cut off left half a line; what follows must not be lost with it.
+    # A writer that was cut off left half a line; what follows must not be lost with it. Nor may a line that lacks
+    # nothing but its end become an event: nobody has taken it for one, and it is about to be written again.
     if size and os.pread(fd, 1, size - 1) != b"\n":
-        lines = b"\n" + lines
+        lines = b"\0\n" + lines
     left = memoryview(lines)
     while left:
         left = left[os.write(fd, left) :]

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from annserve.catalog.event_lines import parsed
+from annserve.catalog.event_lines import line_of, parsed
 from annserve.catalog.file_events import FileEventStore
 from annserve.domain.errors import CatalogUnavailableError
 from annserve.domain.events import Event, EventType
@@ -111,10 +111,23 @@ async def test_a_repeated_call_is_written_again_after_the_disk_failed(
     await other.close()
 
 
+async def test_a_line_that_was_cut_off_before_its_end_is_no_event_once_another_follows(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line_of(event(0)).removesuffix(b"\n"))
+    store = FileEventStore(path)
+
+    written = await store.write([event(0)])
+
+    assert (written.accepted_count, written.duplicate_count) == (1, 0)
+    assert [one.event_id async for chunk in store.read(0, 10) for one in chunk] == ["0"]
+    await store.close()
+
+
 WRITES = st.lists(st.tuples(st.integers(0, 1), st.lists(st.integers(0, 6), min_size=1, max_size=3)), max_size=10)
 MOODS = st.lists(st.sampled_from(["well", "well", "well", "half", "lost"]), max_size=30)
 
 
+@example(writes=[(0, [0]), (0, [0, 1]), (0, [0])], moods=["well", "half", "well", "half"])
 @given(writes=WRITES, moods=MOODS)
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_acknowledged_outlives_a_power_cut_and_is_kept_once(
